@@ -1,0 +1,39 @@
+# `make demo` and `make test` set up everything they need in .venv.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+NATIVE := $(shell find native -name '*.rs' -not -path '*/target/*') native/Cargo.toml native/Cargo.lock
+
+.PHONY: demo test lint format protos clean
+
+demo: $(VENV)/.installed
+	$(BIN)/concordat demo
+
+test: $(VENV)/.installed
+	cargo test --release --manifest-path native/Cargo.toml
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	cargo fmt --manifest-path native/Cargo.toml --check
+	cargo clippy --release --manifest-path native/Cargo.toml --all-targets -- -D warnings
+
+format: $(VENV)/.installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	cargo fmt --manifest-path native/Cargo.toml
+
+# The generated stubs are committed; tests/protos checks that they are current.
+protos: $(VENV)/.installed
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. \
+		$(wildcard protos/concordat/v1/*.proto)
+
+$(VENV)/.installed: pyproject.toml $(NATIVE)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) native/target
