@@ -1,0 +1,107 @@
+//! Multiplication of u-coordinates on Curve25519, many at a time.
+
+use rayon::prelude::*;
+use subtle::{Choice, ConditionallySelectable};
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::error::{Result, refuse};
+use crate::field25519::{Field, invert_all};
+use crate::scalar::Scalar;
+
+/// Rows that share one inversion.
+pub const BLOCK: usize = 256;
+
+/// The Montgomery coefficient A.
+pub const A: u32 = 486_662;
+
+/// A u-coordinate x/z.
+#[derive(Clone, Copy, Zeroize)]
+pub struct Projective {
+    pub x: Field,
+    pub z: Field,
+}
+
+impl Projective {
+    /// Doubling, complete on u-coordinates: the neutral element (z = 0) doubles to itself.
+    pub fn double(&self) -> Self {
+        let sum = (self.x + self.z).square();
+        let difference = (self.x - self.z).square();
+        let e = sum - difference;
+        Self { x: sum * difference, z: e * (sum + e.times_small((A - 2) / 4)) }
+    }
+}
+
+/// The affine coordinates as bytes; zero for the neutral element.
+pub fn encode_all(points: Zeroizing<Vec<Projective>>, out: &mut [[u8; 32]]) {
+    let mut inverses = Zeroizing::new(points.iter().map(|p| p.z).collect::<Vec<_>>());
+    invert_all(&mut inverses);
+    for ((point, inverse), bytes) in points.iter().zip(inverses.iter()).zip(out) {
+        *bytes = (point.x * *inverse).encode();
+    }
+}
+
+/// `scalar` times every point. Refuses the first row that is no canonical u-coordinate or whose
+/// product is zero.
+pub fn multiply(points: &[[u8; 32]], scalar: &Scalar) -> Result<Vec<[u8; 32]>> {
+    let mut out = vec![[0; 32]; points.len()];
+    let refused = points
+        .par_chunks(BLOCK)
+        .zip(out.par_chunks_mut(BLOCK))
+        .enumerate()
+        .filter_map(|(block, (points, out))| {
+            multiply_block(points, scalar, out);
+            let row = out.iter().position(|product| *product == [0; 32])?;
+            Some(block * BLOCK + row)
+        })
+        .min();
+    match refused {
+        Some(row) => refuse!("row {row} is not a point: u is not below p, or the product is zero"),
+        None => Ok(out),
+    }
+}
+
+/// A coordinate that is not canonical counts as zero, whose product is zero.
+fn multiply_block(points: &[[u8; 32]], scalar: &Scalar, out: &mut [[u8; 32]]) {
+    let products = points
+        .iter()
+        .map(|bytes| ladder(Field::decode(bytes).unwrap_or(Field::ZERO), scalar))
+        .collect::<Vec<_>>();
+    encode_all(products.into(), out);
+}
+
+/// The Montgomery ladder (RFC 7748, section 5) over all 256 bits of the scalar, constant time.
+fn ladder(u: Field, scalar: &Scalar) -> Projective {
+    let mut low = Projective { x: Field::ONE, z: Field::ZERO };
+    let mut high = Projective { x: u, z: Field::ONE };
+    let mut swapped = Choice::from(0);
+    for i in (0..256).rev() {
+        let bit = Choice::from(scalar.as_bytes()[i / 8] >> (i % 8) & 1);
+        swap(&mut low, &mut high, bit ^ swapped);
+        swapped = bit;
+
+        let (sum, difference) = (low.x + low.z, low.x - low.z);
+        let crossed = (high.x - high.z) * sum;
+        let straight = (high.x + high.z) * difference;
+        high.x = (crossed + straight).square();
+        high.z = u * (crossed - straight).square();
+        let (sum, difference) = (sum.square(), difference.square());
+        let e = sum - difference;
+        low.x = sum * difference;
+        low.z = e * (sum + e.times_small((A - 2) / 4));
+    }
+    swap(&mut low, &mut high, swapped);
+    high.zeroize();
+    low
+}
+
+fn swap(a: &mut Projective, b: &mut Projective, choice: Choice) {
+    Field::conditional_swap(&mut a.x, &mut b.x, choice);
+    Field::conditional_swap(&mut a.z, &mut b.z, choice);
+}
+
+/// How many points equal an earlier one.
+pub fn repeated(points: &[[u8; 32]]) -> usize {
+    let mut sorted = points.to_vec();
+    sorted.par_sort_unstable();
+    sorted.par_windows(2).filter(|pair| pair[0] == pair[1]).count()
+}

@@ -1,0 +1,127 @@
+//! RFC 9380, suite curve25519_XMD:SHA-512_ELL2_RO_, many strings at a time.
+
+use rayon::prelude::*;
+use sha2::{Digest, Sha512};
+use subtle::{ConditionallySelectable, ConstantTimeEq};
+
+use crate::curve::{A, BLOCK, Projective, encode_all};
+use crate::error::{Result, refuse};
+use crate::field25519::Field;
+use crate::strings::Strings;
+
+/// A point with an affine v-coordinate and u = x/z.
+struct Point {
+    u: Projective,
+    v: Field,
+}
+
+/// The u-coordinates of `prefix || string` hashed to the prime-order group.
+pub fn hash(prefix: &[u8], strings: Strings<'_>, tag: &[u8]) -> Result<Vec<[u8; 32]>> {
+    if tag.is_empty() || tag.len() > 255 {
+        refuse!("the domain separation tag must have 1 to 255 bytes");
+    }
+    let hasher = Hasher::new(prefix, tag);
+    let mut out = vec![[0; 32]; strings.len()];
+    out.par_chunks_mut(BLOCK).enumerate().for_each(|(block, out)| {
+        let first = block * BLOCK;
+        let strings = (first..first + out.len()).map(|i| strings.get(i));
+        let points = strings.map(|string| hasher.hash(string)).collect::<Vec<_>>();
+        encode_all(points.into(), out);
+    });
+    Ok(out)
+}
+
+struct Hasher {
+    /// SHA-512 after the zero block and the prefix.
+    start: Sha512,
+    /// The tag and its length.
+    tag: Vec<u8>,
+}
+
+impl Hasher {
+    fn new(prefix: &[u8], tag: &[u8]) -> Self {
+        let start = Sha512::new().chain_update([0; 128]).chain_update(prefix);
+        Self { start, tag: [tag, &[tag.len() as u8]].concat() }
+    }
+
+    fn hash(&self, message: &[u8]) -> Projective {
+        let [a, b] = self.hash_to_field(message).map(map_to_curve);
+        // Times the cofactor.
+        add(&a, &b).double().double().double()
+    }
+
+    /// Two elements from 96 bytes of expand_message_xmd (sections 5.2 and 5.3.1).
+    fn hash_to_field(&self, message: &[u8]) -> [Field; 2] {
+        let digest = |start: Sha512, parts: &[&[u8]]| {
+            let hasher = parts.iter().fold(start, |hasher, part| hasher.chain_update(part));
+            <[u8; 64]>::from(hasher.chain_update(&self.tag).finalize())
+        };
+        let b0 = digest(self.start.clone(), &[message, &[0, 96], &[0]]);
+        let b1 = digest(Sha512::new(), &[&b0, &[1]]);
+        let mixed: [u8; 64] = std::array::from_fn(|i| b0[i] ^ b1[i]);
+        let b2 = digest(Sha512::new(), &[&mixed, &[2]]);
+        let mut uniform = [0; 96];
+        uniform[..64].copy_from_slice(&b1);
+        uniform[64..].copy_from_slice(&b2[..32]);
+        let (halves, _) = uniform.as_chunks::<48>();
+        [Field::from_be_48(&halves[0]), Field::from_be_48(&halves[1])]
+    }
+}
+
+/// Elligator 2 (section 6.7.1) with Z = 2, constant time and without inversion.
+///
+/// With t = 2r^2 and d = 1 + t the two candidates are x1 = -A/d and x2 = -A - x1 = t x1, and for
+/// g(x) = x^3 + Ax^2 + x, g(x2) = t g(x1) = 2r^2 g(x1); exactly one of them is a square. (d is
+/// never zero: 2 is no square, -1 is one.)
+fn map_to_curve(r: Field) -> Point {
+    let a = Field::small(A);
+    let t = r.square().times_small(2);
+    let d = t + Field::ONE;
+    // g(x1) = numerator / d^3
+    let d2 = d.square();
+    let d3 = d2 * d;
+    let numerator = (a.square() * t - d2) * a;
+
+    // Of numerator/d^3 as a fraction, one exponentiation gives a root w of it times a fourth root
+    // of unity: w = n d^9 (n d^21)^((p-5)/8), so w^2 d^3 = +-n or +-sqrt(-1) n.
+    let nd9 = numerator * d3.square() * d3;
+    let nd21 = nd9 * d3.square().square();
+    let w = nd9 * nd21.power_p58();
+    let root_of = |w: Field, n: &Field| {
+        let exact = (w.square() * d3).ct_eq(n);
+        Field::conditional_select(&(w * Field::SQRT_MINUS_ONE), &w, exact)
+    };
+    let v1 = root_of(w, &numerator);
+    // In the other case w^2 d^3 = +-sqrt(-1) n, and 2 = -sqrt(-1) (1 + sqrt(-1))^2 turns it into
+    // a root of 2r^2 n: multiply by r (1 + sqrt(-1)).
+    let other = t * numerator;
+    let v2 = root_of(w * r * (Field::ONE + Field::SQRT_MINUS_ONE), &other);
+
+    let first = (v1.square() * d3).ct_eq(&numerator);
+    let x = Field::conditional_select(&(t * (Field::ZERO - a)), &(Field::ZERO - a), first);
+    let v = Field::conditional_select(&v2, &v1, first);
+    // sgn0 is 1 for the first candidate, 0 for the second.
+    let negate = v.is_odd() ^ first;
+    let v = Field::conditional_select(&v, &-v, negate);
+    Point { u: Projective { x, z: d }, v }
+}
+
+/// The sum of two points, as a u-coordinate.
+///
+/// From u = ((v2-v1)/(u2-u1))^2 - A - u1 - u2, with both fractions over one denominator. Opposite
+/// points give z = 0, the neutral element. Only equal points need the other formula; they come
+/// from colliding hashes, which nobody can find.
+fn add(left: &Point, right: &Point) -> Projective {
+    let (xz, zx, zz) = (left.u.x * right.u.z, left.u.z * right.u.x, left.u.z * right.u.z);
+    let du = zx - xz;
+    let dv = right.v - left.v;
+    let du2 = du.square();
+    let zz_dv = zz * dv;
+    let sum =
+        Projective { x: zz_dv.square() * zz - du2 * (zz.times_small(A) + xz + zx), z: du2 * zz };
+    let equal = du.is_zero() & dv.is_zero();
+    Projective {
+        x: Field::conditional_select(&sum.x, &left.u.double().x, equal),
+        z: Field::conditional_select(&sum.z, &left.u.double().z, equal),
+    }
+}

@@ -1,0 +1,35 @@
+//! Merkle tree heads as in RFC 6962, section 2.1.
+
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+
+use crate::strings::Strings;
+
+/// Hashes to a unit of parallel work.
+const BLOCK: usize = 1024;
+
+pub fn root(leaves: Strings<'_>) -> [u8; 32] {
+    if leaves.len() == 0 {
+        return Sha256::digest([]).into();
+    }
+    let mut level: Vec<[u8; 32]> = (0..leaves.len())
+        .into_par_iter()
+        .with_min_len(BLOCK)
+        .map(|i| Sha256::new().chain_update([0]).chain_update(leaves.get(i)).finalize().into())
+        .collect();
+    // Pairing neighbours and lifting an odd last node builds the RFC's tree, whose left sub-trees
+    // are the largest full ones.
+    while level.len() > 1 {
+        level = level.par_chunks(2).with_min_len(BLOCK).map(parent).collect();
+    }
+    level[0]
+}
+
+fn parent(children: &[[u8; 32]]) -> [u8; 32] {
+    match children {
+        [left, right] => {
+            Sha256::new().chain_update([1]).chain_update(left).chain_update(right).finalize().into()
+        }
+        _ => children[0],
+    }
+}
