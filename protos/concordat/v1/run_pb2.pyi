@@ -115,29 +115,42 @@ class EncryptedRows(_message.Message):
     def __init__(self, points: _Optional[bytes] = ..., ciphertexts: _Optional[bytes] = ..., last: _Optional[bool] = ...) -> None: ...
 
 class MaskedSums(_message.Message):
-    __slots__ = ("ciphertexts",)
+    __slots__ = ("ciphertexts", "last")
     CIPHERTEXTS_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
     ciphertexts: bytes
-    def __init__(self, ciphertexts: _Optional[bytes] = ...) -> None: ...
+    last: bool
+    def __init__(self, ciphertexts: _Optional[bytes] = ..., last: _Optional[bool] = ...) -> None: ...
 
 class ReleasedSums(_message.Message):
-    __slots__ = ("groups",)
-    class Group(_message.Message):
-        __slots__ = ("count", "plaintexts")
+    __slots__ = ("groups", "last")
+    class Block(_message.Message):
+        __slots__ = ("count", "sums")
         COUNT_FIELD_NUMBER: _ClassVar[int]
-        PLAINTEXTS_FIELD_NUMBER: _ClassVar[int]
+        SUMS_FIELD_NUMBER: _ClassVar[int]
         count: int
-        plaintexts: bytes
-        def __init__(self, count: _Optional[int] = ..., plaintexts: _Optional[bytes] = ...) -> None: ...
+        sums: bytes
+        def __init__(self, count: _Optional[int] = ..., sums: _Optional[bytes] = ...) -> None: ...
+    class Group(_message.Message):
+        __slots__ = ("count", "blocks")
+        COUNT_FIELD_NUMBER: _ClassVar[int]
+        BLOCKS_FIELD_NUMBER: _ClassVar[int]
+        count: int
+        blocks: _containers.RepeatedCompositeFieldContainer[ReleasedSums.Block]
+        def __init__(self, count: _Optional[int] = ..., blocks: _Optional[_Iterable[_Union[ReleasedSums.Block, _Mapping]]] = ...) -> None: ...
     GROUPS_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
     groups: _containers.RepeatedCompositeFieldContainer[ReleasedSums.Group]
-    def __init__(self, groups: _Optional[_Iterable[_Union[ReleasedSums.Group, _Mapping]]] = ...) -> None: ...
+    last: bool
+    def __init__(self, groups: _Optional[_Iterable[_Union[ReleasedSums.Group, _Mapping]]] = ..., last: _Optional[bool] = ...) -> None: ...
 
 class Matches(_message.Message):
-    __slots__ = ("positions",)
+    __slots__ = ("positions", "last")
     POSITIONS_FIELD_NUMBER: _ClassVar[int]
-    positions: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, positions: _Optional[_Iterable[int]] = ...) -> None: ...
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    positions: bytes
+    last: bool
+    def __init__(self, positions: _Optional[bytes] = ..., last: _Optional[bool] = ...) -> None: ...
 
 class Commitment(_message.Message):
     __slots__ = ("transcript", "result")

@@ -1,0 +1,91 @@
+"""What the protocols refuse, and what their users do about it. Each code has a page in docs/errors.
+
+No message holds an identifier, a payload or a key.
+"""
+
+import re
+
+from protos.errors import ConcordatError
+
+# A table that cannot go into a run
+
+
+class FeatureUnfit(ConcordatError):
+    """A feature's declared range cannot be added up exactly, or its values leave that range."""
+
+    code = "E120"
+
+
+# The peer's bytes
+
+
+class ProtocolViolation(ConcordatError):
+    """The peer sent something the protocol does not allow at this point."""
+
+    code = "E201"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(
+            message,
+            "The run ended without a result. Check that both nodes run the same version; "
+            "if they do, show this message to whoever runs the other node.",
+        )
+
+
+class MalformedFrame(ProtocolViolation):
+    """Bytes that are no frame, or more of them than a frame may have."""
+
+    code = "E202"
+
+
+class InvalidPoint(ProtocolViolation):
+    """A point that is not canonical, has small order, or came twice."""
+
+    code = "E203"
+
+
+class InvalidCiphertext(ProtocolViolation):
+    """A ciphertext that is zero, too large or not coprime to the modulus, or a wrong plaintext."""
+
+    code = "E204"
+
+
+class InvalidKey(ProtocolViolation):
+    """A Paillier modulus that is not of the form or size the agreement demands."""
+
+    code = "E205"
+
+
+class GroupTooSmall(ProtocolViolation):
+    """The bank sent a group below the minimum."""
+
+    code = "E206"
+
+
+class AnswersDisagree(ProtocolViolation):
+    """The peer's answer contradicts what this side counted itself."""
+
+    code = "E207"
+
+
+# The connection
+
+
+class ConnectionLost(ConcordatError):
+    """The peer went away."""
+
+    code = "E208"
+
+
+class PeerAborted(ConcordatError):
+    """The peer ended the run and said why. Its words are cut short and kept printable."""
+
+    code = "E209"
+
+    def __init__(self, peer_code: str, said: str) -> None:
+        self.peer_code = peer_code if re.fullmatch(r"E\d{3}", peer_code) else "E000"
+        words = "".join(c for c in said[:300] if c.isprintable())
+        super().__init__(
+            f"The other side ended the run ({self.peer_code}): {words}",
+            f"See docs/errors/{self.peer_code}.md; the other side has the details.",
+        )

@@ -1,0 +1,232 @@
+"""Many exact sums in few plaintexts.
+
+Plaintext, from the lowest bit:
+
+    row count | presence count of a feature ... | block | block | ...      below n/3
+
+A block holds what one count governs: the sums of a feature that may be missing under its presence
+count, those of all other features under the row count. Adding plaintexts adds every slot; a slot
+has room for the largest value on every row, and one bit more for noise. Before the key's owner
+decrypts, each block is masked by a random number 64 bits longer than its sums, so that the counts
+stay readable, nothing carries into another block, and each block can be released or withheld
+alone. Sums that do not fit one plaintext go on in the next, which has a row count of its own.
+"""
+
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from federated.arrays import U64, Bool
+from federated.errors import AnswersDisagree, FeatureUnfit, ProtocolViolation
+
+MASK_BITS = 64
+NOISE_BITS = 1
+MAX_VALUE = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The numbers a feature contributes to a row: column i holds 0 <= x <= maxima[i]."""
+
+    name: str
+    maxima: tuple[int, ...]
+    may_be_missing: bool
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where the sum of one column lies in its block; all in bits."""
+
+    column: int
+    maximum: int
+    start: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Block:
+    """Sums that one count governs. `feature` is None where that is the row count."""
+
+    feature: int | None
+    count_start: int
+    start: int
+    width: int
+    slots: tuple[Slot, ...]
+
+    @property
+    def mask_bits(self) -> int:
+        return self.width + MASK_BITS
+
+    @property
+    def end(self) -> int:
+        """The first bit beyond the masked sums."""
+        return self.start + self.mask_bits + 1
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What the key's owner reads in the decrypted plaintexts of one group."""
+
+    rows: int
+    blocks: tuple[int, ...]  # the count that governs each block
+    masked: tuple[int, ...]  # each block's sums, under the mask
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where everything lies. Both sides derive the same one."""
+
+    features: tuple[Columns, ...]
+    count_bits: int
+    limbs: int
+    plaintexts: tuple[tuple[Block, ...], ...]
+
+    @staticmethod
+    def plan(features: Sequence[Columns], rows: int, key_bits: int) -> "Layout":
+        """A layout for sums over at most `rows` rows.
+
+        Raises FeatureUnfit for a column whose values may exceed 63 bits.
+        """
+        count_bits = max(rows, 1).bit_length()
+        capacity = key_bits - 3  # n > 2^(key_bits-1), so n/3 > 2^(key_bits-3)
+        plans: list[dict[int | None, list[tuple[int, int]]]] = []  # per block (column, maximum)
+        free, column = 0, 0
+        for number, feature in enumerate(features):
+            governing = number if feature.may_be_missing else None
+            opening = MASK_BITS + 1 + (count_bits if feature.may_be_missing else 0)
+            for maximum in feature.maxima:
+                if maximum > MAX_VALUE:
+                    raise FeatureUnfit(
+                        f"The range of feature {feature.name} is too wide to be added up exactly.",
+                        "Use fewer decimals or tighter bounds, or do not ask for its variance.",
+                    )
+                width = _slot_width(maximum, count_bits)
+                cost = width if plans and governing in plans[-1] else width + opening
+                if not plans or cost > free:
+                    plans.append({})
+                    free, cost = capacity - count_bits, width + opening
+                free -= cost
+                plans[-1].setdefault(governing, []).append((column, maximum))
+                column += 1
+        return Layout(
+            tuple(features),
+            count_bits,
+            key_bits // 64,
+            tuple(_arrange(plan, count_bits) for plan in plans),
+        )
+
+    @property
+    def blocks(self) -> list[Block]:
+        """In the order in which they are released."""
+        return [block for blocks in self.plaintexts for block in blocks]
+
+    def pack(self, values: U64, present: Bool) -> U64:
+        """uint64 (n, columns) and bool (n, features) -> uint64 (n * plaintexts, limbs).
+
+        The plaintexts of a row stand together. Values must be 0 where the feature is absent.
+        Raises FeatureUnfit for a value above its maximum: it could overflow into its neighbour.
+        """
+        packed = np.zeros((len(values), len(self.plaintexts), self.limbs), np.uint64)
+        for number, blocks in enumerate(self.plaintexts):
+            plaintext = packed[:, number]
+            plaintext[:, 0] = 1
+            for block in blocks:
+                if block.feature is not None:
+                    _put(plaintext, present[:, block.feature].astype(np.uint64), block.count_start)
+                for slot in block.slots:
+                    column = values[:, slot.column]
+                    if (column > np.uint64(slot.maximum)).any():
+                        raise FeatureUnfit(
+                            "A feature has a value outside its declared bounds.",
+                            "Clip the values to the bounds before the run.",
+                        )
+                    _put(plaintext, column, block.start + slot.start)
+        return packed.reshape(-1, self.limbs)
+
+    def draw_masks(self) -> tuple[int, ...]:
+        """A fresh mask for each block of one group."""
+        return tuple(secrets.randbits(block.mask_bits) for block in self.blocks)
+
+    def mask_plaintexts(self, masks: Sequence[int]) -> list[int]:
+        """The masks of one group where they are to be added, per plaintext."""
+        following = iter(masks)
+        return [
+            sum(next(following) << block.start for block in blocks) for blocks in self.plaintexts
+        ]
+
+    def read(self, plaintexts: Sequence[int]) -> Counts:
+        """The decrypted plaintexts of one group. ProtocolViolation if they contradict."""
+        rows = {self._count(plaintext, 0) for plaintext in plaintexts}
+        presence: dict[int | None, set[int]] = {None: rows}
+        masked = []
+        for plaintext, blocks in zip(plaintexts, self.plaintexts, strict=True):
+            if plaintext >> blocks[-1].end:
+                raise ProtocolViolation("The other side sent sums that are out of range.")
+            for block in blocks:
+                count = self._count(plaintext, block.count_start)
+                presence.setdefault(block.feature, set()).add(count)
+                masked.append(_bits(plaintext, block.start, block.end - block.start))
+        if any(len(counts) > 1 or max(counts) > max(rows) for counts in presence.values()):
+            raise ProtocolViolation("The other side sent sums whose counts contradict each other.")
+        counts = tuple(max(presence[block.feature]) for block in self.blocks)
+        return Counts(max(rows), counts, tuple(masked))
+
+    def unpack(self, block: Block, sums: int, count: int) -> dict[int, int]:
+        """Exact sum by column of a block without its mask.
+
+        Raises AnswersDisagree for sums that `count` rows cannot have.
+        """
+        unpacked = {slot.column: _bits(sums, slot.start, slot.width) for slot in block.slots}
+        possible = all(unpacked[slot.column] <= count * slot.maximum for slot in block.slots)
+        if sums < 0 or sums >> block.width or not possible:
+            raise AnswersDisagree("The other side answered with sums that cannot be.")
+        return unpacked
+
+    def _count(self, plaintext: int, start: int) -> int:
+        return _bits(plaintext, start, self.count_bits)
+
+
+def to_integers(array: U64) -> list[int]:
+    """uint64 (n, limbs) -> n integers."""
+    return [int.from_bytes(row.tobytes(), "little") for row in array.astype("<u8")]
+
+
+def from_integers(integers: Iterable[int], limbs: int) -> U64:
+    """n integers -> uint64 (n, limbs)."""
+    data = b"".join(number.to_bytes(8 * limbs, "little") for number in integers)
+    return np.frombuffer(data, "<u8").reshape(-1, limbs).astype(np.uint64)
+
+
+def _slot_width(maximum: int, count_bits: int) -> int:
+    return maximum.bit_length() + count_bits + NOISE_BITS
+
+
+def _arrange(plan: dict[int | None, list[tuple[int, int]]], count_bits: int) -> tuple[Block, ...]:
+    """Counts first, then the blocks."""
+    count_starts: dict[int | None, int] = {None: 0}
+    for feature in plan:
+        count_starts.setdefault(feature, count_bits * len(count_starts))
+    start = count_bits * len(count_starts)
+    blocks = []
+    for feature, columns in plan.items():
+        slots, width = [], 0
+        for column, maximum in columns:
+            slots.append(Slot(column, maximum, width, _slot_width(maximum, count_bits)))
+            width += slots[-1].width
+        blocks.append(Block(feature, count_starts[feature], start, width, tuple(slots)))
+        start = blocks[-1].end
+    return tuple(blocks)
+
+
+def _put(plaintext: U64, values: U64, start: int) -> None:
+    """Set 63-bit values at this bit of every row; the bits there are still zero."""
+    limb, shift = divmod(start, 64)
+    plaintext[:, limb] |= values << np.uint64(shift)
+    if shift and limb + 1 < plaintext.shape[1]:
+        plaintext[:, limb + 1] |= values >> np.uint64(64 - shift)
+
+
+def _bits(number: int, start: int, width: int) -> int:
+    return (number >> start) & ((1 << width) - 1)
