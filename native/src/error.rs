@@ -7,7 +7,7 @@ use pyo3::exceptions::PyValueError;
 #[derive(Debug, PartialEq, Eq)]
 pub struct Malformed(pub String);
 
-pub type Result<T> = std::result::Result<T, Malformed>;
+pub type Result<T, E = Malformed> = std::result::Result<T, E>;
 
 impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

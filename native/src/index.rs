@@ -46,7 +46,7 @@ impl Index {
     }
 
     /// The row of the key, or else the free slot where it would go.
-    fn probe(&self, key: u128) -> std::result::Result<usize, usize> {
+    fn probe(&self, key: u128) -> Result<usize, usize> {
         let mask = self.slots.len() - 1;
         let low = key as u64 ^ self.seed[0];
         let high = (key >> 64) as u64 ^ self.seed[1];

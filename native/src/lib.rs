@@ -1,6 +1,7 @@
 //! Batch kernels on byte arrays: `federated._native`. The Python side of it is in
 //! federated/_native.pyi; this file only checks shapes and releases the interpreter lock.
 
+mod bigint;
 mod curve;
 mod error;
 mod field25519;
@@ -8,11 +9,15 @@ mod hash_to_curve;
 mod hmac;
 mod index;
 mod merkle;
+mod paillier;
 mod permutation;
 mod pool;
+mod primes;
 mod random;
 mod scalar;
 mod strings;
+
+use std::sync::Arc;
 
 use numpy::ndarray::Dimension;
 use numpy::{
@@ -27,6 +32,7 @@ use rayon::prelude::*;
 use crate::strings::Strings;
 
 type Array2<'py, T> = Bound<'py, PyArray2<T>>;
+type Input2<'py, T> = PyReadonlyArray2<'py, T>;
 
 /// The elements of a C-contiguous array, in order.
 fn elements<'a, T: Element, D: Dimension>(
@@ -39,7 +45,7 @@ fn elements<'a, T: Element, D: Dimension>(
 }
 
 /// The rows of a C-contiguous array that has W columns.
-fn rows<'a, const W: usize>(array: &'a PyReadonlyArray2<'_, u8>) -> PyResult<&'a [[u8; W]]> {
+fn rows<'a, const W: usize>(array: &'a Input2<'_, u8>) -> PyResult<&'a [[u8; W]]> {
     if array.shape()[1] != W {
         return Err(PyValueError::new_err(format!("an array must have {W} columns")));
     }
@@ -107,7 +113,7 @@ mod _native {
     #[pyfunction]
     fn hmac_sha256_each<'py>(
         py: Python<'py>,
-        keys: PyReadonlyArray2<'py, u8>,
+        keys: Input2<'py, u8>,
         data: Data<'py>,
         offsets: PyReadonlyArray1<'py, u64>,
     ) -> PyResult<Array2<'py, u8>> {
@@ -166,7 +172,7 @@ mod _native {
     #[pyfunction]
     fn multiply<'py>(
         py: Python<'py>,
-        points: PyReadonlyArray2<'py, u8>,
+        points: Input2<'py, u8>,
         scalar: &Scalar,
     ) -> PyResult<Array2<'py, u8>> {
         let points = rows(&points)?;
@@ -174,14 +180,14 @@ mod _native {
     }
 
     #[pyfunction]
-    fn repeated(py: Python<'_>, points: PyReadonlyArray2<'_, u8>) -> PyResult<usize> {
+    fn repeated(py: Python<'_>, points: Input2<'_, u8>) -> PyResult<usize> {
         let points = rows(&points)?;
         Ok(py.detach(|| curve::repeated(points)))
     }
 
     /// The first 16 bytes of each row as a number.
     fn keys<'a>(
-        array: &'a PyReadonlyArray2<'_, u8>,
+        array: &'a Input2<'_, u8>,
     ) -> PyResult<impl IndexedParallelIterator<Item = u128> + use<'a>> {
         let width = array.shape()[1];
         if width < 16 {
@@ -197,7 +203,7 @@ mod _native {
     #[pymethods]
     impl Index {
         #[new]
-        fn new(py: Python<'_>, keys: PyReadonlyArray2<'_, u8>) -> PyResult<Self> {
+        fn new(py: Python<'_>, keys: Input2<'_, u8>) -> PyResult<Self> {
             let keys = self::keys(&keys)?;
             Ok(Self(py.detach(|| index::Index::new(keys.collect()))?))
         }
@@ -209,10 +215,191 @@ mod _native {
         fn find<'py>(
             &self,
             py: Python<'py>,
-            keys: PyReadonlyArray2<'py, u8>,
+            keys: Input2<'py, u8>,
         ) -> PyResult<Bound<'py, PyArray1<i64>>> {
             let keys = self::keys(&keys)?;
             Ok(PyArray1::from_vec(py, py.detach(|| self.0.find(keys))))
+        }
+    }
+
+    /// The limbs of an array with a given number of columns.
+    fn limbs<'a>(array: &'a Input2<'_, u64>, columns: usize) -> PyResult<&'a [u64]> {
+        if array.shape()[1] != columns {
+            let message = format!("an array for this key must have {columns} columns");
+            return Err(PyValueError::new_err(message));
+        }
+        elements(array)
+    }
+
+    #[pyclass(frozen, module = "federated._native")]
+    struct PublicKey(Arc<paillier::PublicKey>);
+
+    impl PublicKey {
+        fn plaintexts<'a>(&self, array: &'a Input2<'_, u64>) -> PyResult<&'a [u64]> {
+            limbs(array, self.0.modulus().len())
+        }
+
+        fn ciphertexts<'a>(&self, array: &'a Input2<'_, u64>) -> PyResult<&'a [u64]> {
+            limbs(array, 2 * self.0.modulus().len())
+        }
+
+        /// Runs `kernel` without the interpreter lock; its rows become an array of ciphertexts.
+        fn run<'py>(
+            &self,
+            py: Python<'py>,
+            kernel: impl FnOnce(&paillier::PublicKey) -> error::Result<Vec<u64>> + Send,
+        ) -> PyResult<Array2<'py, u64>> {
+            to_array(py, py.detach(|| kernel(&self.0))?, 2 * self.0.modulus().len())
+        }
+    }
+
+    #[pymethods]
+    impl PublicKey {
+        #[new]
+        fn new(modulus: &[u8]) -> PyResult<Self> {
+            Ok(Self(Arc::new(paillier::PublicKey::from_bytes(modulus)?)))
+        }
+
+        #[getter]
+        fn bits(&self) -> usize {
+            self.0.bits()
+        }
+
+        #[getter]
+        fn modulus<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+            PyBytes::new(py, &bigint::to_bytes(self.0.modulus()))
+        }
+
+        #[pyo3(signature = (plaintexts, exponent_bits = 0))]
+        fn encrypt<'py>(
+            &self,
+            py: Python<'py>,
+            plaintexts: Input2<'py, u64>,
+            exponent_bits: usize,
+        ) -> PyResult<Array2<'py, u64>> {
+            let plaintexts = self.plaintexts(&plaintexts)?;
+            self.run(py, |key| key.encrypt(plaintexts, exponent_bits))
+        }
+
+        fn encrypt_uniform<'py>(
+            &self,
+            py: Python<'py>,
+            plaintexts: Input2<'py, u64>,
+        ) -> PyResult<Array2<'py, u64>> {
+            let plaintexts = self.plaintexts(&plaintexts)?;
+            self.run(py, |key| key.encrypt_uniform(plaintexts))
+        }
+
+        fn add<'py>(
+            &self,
+            py: Python<'py>,
+            left: Input2<'py, u64>,
+            right: Input2<'py, u64>,
+        ) -> PyResult<Array2<'py, u64>> {
+            let (left, right) = (self.ciphertexts(&left)?, self.ciphertexts(&right)?);
+            self.run(py, |key| key.add(left, right))
+        }
+
+        #[pyo3(signature = (ciphertexts, plaintexts = None))]
+        fn rerandomise<'py>(
+            &self,
+            py: Python<'py>,
+            ciphertexts: Input2<'py, u64>,
+            plaintexts: Option<Input2<'py, u64>>,
+        ) -> PyResult<Array2<'py, u64>> {
+            let ciphertexts = self.ciphertexts(&ciphertexts)?;
+            let plaintexts = plaintexts.as_ref().map(|array| self.plaintexts(array)).transpose()?;
+            self.run(py, |key| key.rerandomise(ciphertexts, plaintexts))
+        }
+
+        fn check(&self, py: Python<'_>, ciphertexts: Input2<'_, u64>) -> PyResult<()> {
+            let ciphertexts = self.ciphertexts(&ciphertexts)?;
+            Ok(py.detach(|| self.0.check(ciphertexts))?)
+        }
+    }
+
+    #[pyclass(frozen, module = "federated._native")]
+    struct SecretKey(paillier::SecretKey);
+
+    #[pymethods]
+    impl SecretKey {
+        #[staticmethod]
+        fn generate(py: Python<'_>, bits: usize) -> PyResult<Self> {
+            Ok(Self(py.detach(|| paillier::SecretKey::generate(bits))?))
+        }
+
+        #[staticmethod]
+        fn from_primes(py: Python<'_>, p: &[u8], q: &[u8]) -> PyResult<Self> {
+            Ok(Self(py.detach(|| paillier::SecretKey::from_bytes(p, q))?))
+        }
+
+        fn primes<'py>(&self, py: Python<'py>) -> (Bound<'py, PyBytes>, Bound<'py, PyBytes>) {
+            let [p, q] = self.0.primes();
+            (PyBytes::new(py, &p), PyBytes::new(py, &q))
+        }
+
+        #[getter]
+        fn safe(&self) -> bool {
+            self.0.safe()
+        }
+
+        #[getter]
+        fn public(&self) -> PublicKey {
+            PublicKey(self.0.public().clone())
+        }
+
+        #[pyo3(signature = (plaintexts, exponent_bits = 0))]
+        fn encrypt<'py>(
+            &self,
+            py: Python<'py>,
+            plaintexts: Input2<'py, u64>,
+            exponent_bits: usize,
+        ) -> PyResult<Array2<'py, u64>> {
+            let public = self.public();
+            let plaintexts = public.plaintexts(&plaintexts)?;
+            public.run(py, |_| self.0.encrypt(plaintexts, exponent_bits))
+        }
+
+        fn decrypt<'py>(
+            &self,
+            py: Python<'py>,
+            ciphertexts: Input2<'py, u64>,
+        ) -> PyResult<Array2<'py, u64>> {
+            let public = self.public();
+            let ciphertexts = public.ciphertexts(&ciphertexts)?;
+            let plaintexts = py.detach(|| self.0.decrypt(ciphertexts))?;
+            to_array(py, plaintexts, public.0.modulus().len())
+        }
+    }
+
+    #[pyclass(module = "federated._native")]
+    struct GroupSum {
+        key: Py<PublicKey>,
+        sums: paillier::GroupSum,
+    }
+
+    #[pymethods]
+    impl GroupSum {
+        #[new]
+        fn new(key: Py<PublicKey>, groups: usize) -> PyResult<Self> {
+            let sums = paillier::GroupSum::new(key.get().0.clone(), groups)
+                .map_err(|error| PyMemoryError::new_err(error.to_string()))?;
+            Ok(Self { key, sums })
+        }
+
+        fn add(
+            &mut self,
+            py: Python<'_>,
+            ciphertexts: Input2<'_, u64>,
+            groups: PyReadonlyArray1<'_, i64>,
+        ) -> PyResult<()> {
+            let (ciphertexts, groups) =
+                (self.key.get().ciphertexts(&ciphertexts)?, elements(&groups)?);
+            Ok(py.detach(|| self.sums.add(ciphertexts, groups))?)
+        }
+
+        fn result<'py>(&self, py: Python<'py>) -> PyResult<Array2<'py, u64>> {
+            self.key.get().run(py, |_| Ok(self.sums.result()))
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::TryReserveError;
 
 use zeroize::Zeroizing;
 
+use crate::error::Result;
 use crate::random;
 
 /// A permutation of 0..n, every one equally likely (Fisher and Yates).

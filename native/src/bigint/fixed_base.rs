@@ -1,0 +1,62 @@
+//! Powers of one base: a product of precomputed powers, one for each byte of the exponent.
+
+use rayon::prelude::*;
+
+use crate::bigint::montgomery::Modulus;
+use crate::bigint::{Limbs, zeros};
+
+/// Values of a byte.
+const DIGITS: usize = 256;
+
+/// Entry (i, d) is base^(d * 256^i) in Montgomery form, those of i = 0 times a scale.
+///
+/// The digits of secret exponents index this table, so whoever shares the processor's caches
+/// with this process may learn them; reading every entry each time would cost more than it
+/// saves to have a table.
+pub struct FixedBase {
+    len: usize,
+    entries: Limbs,
+}
+
+impl FixedBase {
+    /// For exponents of up to `bytes` bytes; `base` and `scale` in Montgomery form.
+    pub fn new(modulus: &Modulus, base: &[u64], bytes: usize, scale: &[u64]) -> Self {
+        let len = modulus.len();
+        let mut entries = zeros(bytes * DIGITS * len);
+        let mut base: Limbs = base.to_vec().into();
+        let mut steps = Vec::with_capacity(bytes);
+        for _ in 0..bytes {
+            let next = modulus.power(&base, &[DIGITS as u64]);
+            steps.push(std::mem::replace(&mut base, next));
+        }
+        entries.par_chunks_mut(DIGITS * len).zip(&steps).enumerate().for_each(
+            |(i, (row, step))| {
+                row[..len].copy_from_slice(if i == 0 { scale } else { modulus.one() });
+                for digit in 1..DIGITS {
+                    let (known, rest) = row.split_at_mut(digit * len);
+                    modulus.multiply(&known[(digit - 1) * len..], step, &mut rest[..len]);
+                }
+            },
+        );
+        Self { len, entries }
+    }
+
+    fn entry(&self, i: usize, digit: u8) -> &[u64] {
+        let start = (i * DIGITS + usize::from(digit)) * self.len;
+        &self.entries[start..start + self.len]
+    }
+
+    /// scale * base^exponent for each row of `exponents`: `bytes` little-endian bytes, at most as
+    /// many as the table was made for. Results are in Montgomery form, as many limbs a row as the
+    /// modulus has.
+    pub fn powers(&self, modulus: &Modulus, exponents: &[u8], bytes: usize, out: &mut [u64]) {
+        let mut next = zeros(self.len);
+        for (exponent, out) in exponents.chunks_exact(bytes).zip(out.chunks_exact_mut(self.len)) {
+            out.copy_from_slice(self.entry(0, exponent[0]));
+            for (i, digit) in exponent.iter().enumerate().skip(1) {
+                modulus.multiply(out, self.entry(i, *digit), &mut next);
+                out.copy_from_slice(&next);
+            }
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Natural numbers as little-endian slices of 64-bit limbs.
+//!
+//! What runs per row is here and in [`montgomery`]; set-up arithmetic is crypto-bigint's.
+//! All of it is constant time in the values, and owned numbers are wiped.
+
+pub mod fixed_base;
+pub mod montgomery;
+
+use crypto_bigint::{BoxedUint, ConcatenatingMul, Gcd};
+use zeroize::Zeroizing;
+
+use crate::random;
+
+pub type Limbs = Zeroizing<Vec<u64>>;
+
+pub fn zeros(len: usize) -> Limbs {
+    Zeroizing::new(vec![0; len])
+}
+
+pub fn from_bytes(bytes: &[u8]) -> Limbs {
+    let limb = |chunk: &[u8]| chunk.iter().rev().fold(0, |limb, byte| limb << 8 | u64::from(*byte));
+    Zeroizing::new(bytes.chunks(8).map(limb).collect())
+}
+
+pub fn to_bytes(limbs: &[u64]) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new(limbs.iter().flat_map(|limb| limb.to_le_bytes()).collect())
+}
+
+/// The position of the highest bit, plus one.
+pub fn bit_length(limbs: &[u64]) -> usize {
+    match limbs.iter().rposition(|limb| *limb != 0) {
+        Some(top) => 64 * (top + 1) - limbs[top].leading_zeros() as usize,
+        None => 0,
+    }
+}
+
+/// a - b for numbers of one length, and whether it went below zero.
+pub fn subtract(a: &mut [u64], b: &[u64]) -> bool {
+    let mut borrow = false;
+    for (x, y) in a.iter_mut().zip(b) {
+        (*x, borrow) = x.borrowing_sub(*y, borrow);
+    }
+    borrow
+}
+
+/// a < b for numbers of one length.
+pub fn below(a: &[u64], b: &[u64]) -> bool {
+    a.iter().zip(b).fold(false, |borrow, (x, y)| x.borrowing_sub(*y, borrow).1)
+}
+
+/// out = a * b + addend modulo 2^(64 * out.len()), where the addend is no longer than `out`.
+pub fn multiply_add_to(a: &[u64], b: &[u64], addend: &[u64], out: &mut [u64]) {
+    out.fill(0);
+    out[..addend.len()].copy_from_slice(addend);
+    for (i, x) in a.iter().enumerate() {
+        let mut carry = 0;
+        for (slot, y) in out[i..].iter_mut().zip(b) {
+            (*slot, carry) = x.carrying_mul_add(*y, *slot, carry);
+        }
+        for slot in out.iter_mut().skip(i + b.len()) {
+            let overflow;
+            (*slot, overflow) = slot.overflowing_add(carry);
+            carry = u64::from(overflow);
+        }
+    }
+}
+
+/// Fills rows with independent uniform numbers below `bound`, whose top limb is not zero.
+pub fn fill_below(bound: &[u64], rows: &mut [u64]) {
+    let mask = u64::MAX >> bound[bound.len() - 1].leading_zeros();
+    for row in rows.chunks_exact_mut(bound.len()) {
+        loop {
+            random::fill_limbs(row);
+            row[bound.len() - 1] &= mask;
+            if below(row, bound) {
+                break;
+            }
+        }
+    }
+}
+
+/// a + b, which must not pass the limbs of a.
+pub fn add(a: &[u64], b: u64) -> Limbs {
+    let mut carry = b;
+    let sum = |limb: &u64| {
+        let (sum, overflow) = limb.overflowing_add(carry);
+        carry = u64::from(overflow);
+        sum
+    };
+    Zeroizing::new(a.iter().map(sum).collect())
+}
+
+/// 2a, which must not pass the limbs of a.
+pub fn double(a: &[u64]) -> Limbs {
+    let below = std::iter::once(&0).chain(a);
+    Zeroizing::new(a.iter().zip(below).map(|(limb, below)| limb << 1 | below >> 63).collect())
+}
+
+/// a/2, rounded down.
+pub fn halve(a: &[u64]) -> Limbs {
+    let above = a[1..].iter().chain(std::iter::once(&0));
+    Zeroizing::new(a.iter().zip(above).map(|(limb, above)| limb >> 1 | above << 63).collect())
+}
+
+fn boxed(limbs: &[u64]) -> Zeroizing<BoxedUint> {
+    Zeroizing::new(BoxedUint::from_words(limbs.iter().copied()))
+}
+
+fn unboxed(value: BoxedUint, len: usize) -> Limbs {
+    let value = Zeroizing::new(value);
+    let mut limbs = zeros(len);
+    let used = len.min(value.nlimbs());
+    limbs[..used].copy_from_slice(&value.as_words()[..used]);
+    limbs
+}
+
+pub fn multiply(a: &[u64], b: &[u64]) -> Limbs {
+    unboxed(boxed(a).concatenating_mul(&*boxed(b)), a.len() + b.len())
+}
+
+/// a modulo m, m not zero.
+pub fn remainder(a: &[u64], m: &[u64]) -> Limbs {
+    let divisor = Zeroizing::new(boxed(m).to_nz().expect("a modulus is not zero"));
+    unboxed(boxed(a).rem(&*divisor), m.len())
+}
+
+/// The inverse of a modulo the odd m, if there is one.
+pub fn inverse(a: &[u64], m: &[u64]) -> Option<Limbs> {
+    let modulus = Zeroizing::new(boxed(m).to_odd().into_option()?);
+    let inverse = boxed(&remainder(a, m)).invert_odd_mod(&modulus).into_option()?;
+    Some(unboxed(inverse, m.len()))
+}
+
+/// The inverse of the odd a modulo 2^(64 * limbs of a).
+pub fn inverse_of_odd(a: &[u64]) -> Limbs {
+    let (inverse, _) = boxed(a).invert_mod2k(64 * a.len() as u32);
+    unboxed(inverse, a.len())
+}
+
+pub fn coprime(a: &[u64], b: &[u64]) -> bool {
+    boxed(a).gcd(&*boxed(b)).is_one().into()
+}

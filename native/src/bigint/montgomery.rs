@@ -1,0 +1,170 @@
+//! Arithmetic modulo an odd number in Montgomery form: x stands as xR, R = 2^(64 * limbs).
+
+use crate::bigint::{Limbs, below, multiply, remainder, subtract, zeros};
+
+/// Bits of an exponent taken at a time.
+const WINDOW: usize = 5;
+
+pub struct Modulus {
+    limbs: Limbs,
+    /// -1/m modulo 2^64.
+    negative_inverse: u64,
+    /// R, R^2 and R^3 modulo m.
+    one: Limbs,
+    r2: Limbs,
+    r3: Limbs,
+}
+
+impl Modulus {
+    /// An odd number of any length.
+    pub fn new(limbs: &[u64]) -> Self {
+        assert!(limbs[0] & 1 == 1, "Montgomery form needs an odd modulus");
+        // Newton: every step doubles the low bits that are right; m itself has three of them.
+        let inverse = (0..5)
+            .fold(limbs[0], |x, _| x.wrapping_mul(2u64.wrapping_sub(limbs[0].wrapping_mul(x))));
+        let mut r = zeros(limbs.len() + 1);
+        r[limbs.len()] = 1;
+        let one = remainder(&r, limbs);
+        let r2 = remainder(&multiply(&one, &one), limbs);
+        let mut modulus = Self {
+            limbs: limbs.to_vec().into(),
+            negative_inverse: inverse.wrapping_neg(),
+            one,
+            r3: zeros(limbs.len()),
+            r2,
+        };
+        modulus.r3 = modulus.product(&modulus.r2, &modulus.r2);
+        modulus
+    }
+
+    pub fn len(&self) -> usize {
+        self.limbs.len()
+    }
+
+    pub fn limbs(&self) -> &[u64] {
+        &self.limbs
+    }
+
+    /// 1 in Montgomery form.
+    pub fn one(&self) -> &[u64] {
+        &self.one
+    }
+
+    /// R in Montgomery form.
+    pub fn r2(&self) -> &[u64] {
+        &self.r2
+    }
+
+    /// out = ab/R modulo m, for a below R and b below m.
+    ///
+    /// Multiplication and reduction advance together, one limb of b at a time: two chains of
+    /// carries that do not wait for each other.
+    pub fn multiply(&self, a: &[u64], b: &[u64], out: &mut [u64]) {
+        let m = &*self.limbs;
+        let len = m.len();
+        let (a, b, out) = (&a[..len], &b[..len], &mut out[..len]);
+        out.fill(0);
+        let mut top = 0;
+        for digit in b {
+            let (sum, mut carry_a) = a[0].carrying_mul_add(*digit, out[0], 0);
+            let quotient = sum.wrapping_mul(self.negative_inverse);
+            let (_, mut carry_m) = quotient.carrying_mul_add(m[0], sum, 0);
+            for i in 1..len {
+                let sum;
+                (sum, carry_a) = a[i].carrying_mul_add(*digit, out[i], carry_a);
+                (out[i - 1], carry_m) = quotient.carrying_mul_add(m[i], sum, carry_m);
+            }
+            let sum = u128::from(top) + u128::from(carry_a) + u128::from(carry_m);
+            out[len - 1] = sum as u64;
+            top = (sum >> 64) as u64;
+        }
+        // The sum is below 2m.
+        let keep = (top == 0) & below(out, m);
+        self.subtract_unless(keep, out);
+    }
+
+    /// out = a - b modulo m, both below m.
+    pub fn subtract(&self, a: &[u64], b: &[u64], out: &mut [u64]) {
+        out.copy_from_slice(a);
+        let mask = u64::from(subtract(out, b)).wrapping_neg();
+        let mut carry = false;
+        for (x, m) in out.iter_mut().zip(self.limbs.iter()) {
+            (*x, carry) = x.carrying_add(m & mask, carry);
+        }
+    }
+
+    fn subtract_unless(&self, keep: bool, x: &mut [u64]) {
+        let mask = std::hint::black_box(u64::from(keep)).wrapping_sub(1);
+        let mut borrow = false;
+        for (x, m) in x.iter_mut().zip(self.limbs.iter()) {
+            (*x, borrow) = x.borrowing_sub(m & mask, borrow);
+        }
+    }
+
+    pub fn product(&self, a: &[u64], b: &[u64]) -> Limbs {
+        let mut out = zeros(self.len());
+        self.multiply(a, b, &mut out);
+        out
+    }
+
+    /// Montgomery form of a number below R.
+    pub fn enter(&self, x: &[u64]) -> Limbs {
+        self.product(x, &self.r2)
+    }
+
+    /// Montgomery form of a number below R^2.
+    pub fn enter_wide(&self, x: &[u64]) -> Limbs {
+        let (low, high) = x.split_at(self.len());
+        let (low, high) = (self.product(low, &self.r2), self.product(high, &self.r3));
+        // low + high = low - (0 - high)
+        let (mut negated, mut sum) = (zeros(self.len()), zeros(self.len()));
+        self.subtract(&zeros(self.len()), &high, &mut negated);
+        self.subtract(&low, &negated, &mut sum);
+        sum
+    }
+
+    /// The number itself, below m.
+    pub fn leave(&self, x: &[u64]) -> Limbs {
+        let mut one = zeros(self.len());
+        one[0] = 1;
+        self.product(x, &one)
+    }
+
+    pub fn negate(&self, x: &[u64]) -> Limbs {
+        let mut out = zeros(self.len());
+        self.subtract(&zeros(self.len()), x, &mut out);
+        out
+    }
+
+    /// Raises every row, in Montgomery form, to one exponent.
+    pub fn power_all(&self, rows: &mut [u64], exponent: &[u64]) {
+        for row in rows.chunks_exact_mut(self.len()) {
+            row.copy_from_slice(&self.power(row, exponent));
+        }
+    }
+
+    /// x^exponent in Montgomery form, by windows of fixed length. The exponent's digits index a
+    /// table: who shares the processor's caches may learn them.
+    pub fn power(&self, x: &[u64], exponent: &[u64]) -> Limbs {
+        let mut powers = vec![self.one.clone(), x.to_vec().into()];
+        for i in 2..1 << WINDOW {
+            powers.push(self.product(&powers[i - 1], x));
+        }
+        let bit = |i: usize| match exponent.get(i / 64) {
+            Some(limb) => (limb >> (i % 64)) as usize & 1,
+            None => 0,
+        };
+        let mut result = self.one.clone();
+        let mut next = zeros(self.len());
+        for window in (0..(64 * exponent.len()).div_ceil(WINDOW)).rev() {
+            for _ in 0..WINDOW {
+                self.multiply(&result, &result, &mut next);
+                std::mem::swap(&mut result, &mut next);
+            }
+            let digit = (0..WINDOW).rev().fold(0, |digit, i| digit << 1 | bit(window * WINDOW + i));
+            self.multiply(&result, &powers[digit], &mut next);
+            std::mem::swap(&mut result, &mut next);
+        }
+        result
+    }
+}
