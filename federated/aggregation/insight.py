@@ -1,0 +1,367 @@
+"""For each of the bank's segments: what do the shared customers look like in the partner's data?
+
+A private join and compute (Ion et al., EuroS&P 2020) by group, with Paillier's encryption.
+
+    1. bank -> partner   per segment of at least the minimum size, in random order and without its
+                         name: shuffled a·H(x)
+    2. partner -> bank   per segment: b·(a·H(x)), shuffled within the segment
+    3. partner -> bank   every row, shuffled: b·H(y), Enc(packed features of y)
+                         the bank multiplies by a, finds the segment, adds to its sum
+    4. bank -> partner   per segment: the sum, re-randomised and masked, its counts readable
+    5. partner -> bank   decrypts, checks each count against the minimum, answers what reaches it
+                         the bank removes its mask
+
+The bank learns the partner's size, the shared count of every segment it sent, and what is released.
+The partner learns sizes and shared counts (and how many values were missing) of nameless segments.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from federated._native import GroupSum, PublicKey, Scalar, SecretKey, multiply, permutation
+from federated.aggregation.schema import (
+    Aggregates,
+    Feature,
+    FeatureAggregate,
+    FeatureTable,
+    Groups,
+    SegmentAggregate,
+)
+from federated.arrays import I64, U8, U64
+from federated.channel import Channel
+from federated.errors import AnswersDisagree, GroupTooSmall, InvalidCiphertext, ProtocolViolation
+from federated.hooks import Progress, Release, silent
+from federated.paillier import keys
+from federated.paillier.packing import Counts, Layout, from_integers, to_integers
+from federated.points import (
+    POINT,
+    chunks,
+    hash_ids,
+    index_of,
+    parse_points,
+    product,
+    receive_points,
+    refuse_repeats,
+    send_points,
+)
+from protos.concordat.v1.run_pb2 import EncryptedRows, GroupSizes, MaskedSums, ReleasedSums
+
+ROWS = 1024  # encrypted and sent at a time
+
+
+def run_bank(
+    channel: Channel,
+    groups: Groups,
+    features: Sequence[Feature],
+    public: PublicKey,
+    *,
+    partner_size: int,
+    minimum_group: int,
+    key_bits: int,
+    release: Release,
+    progress: Progress = silent,
+) -> Aggregates:
+    """public: the partner's key, of the size key_bits that the agreement demands.
+
+    Raises InvalidKey, and ProtocolViolation where the partner deviates in form or counts.
+    """
+    keys.check_key_size(public, key_bits)
+    layout = _plan(features, partner_size, key_bits)
+    a = Scalar.random()
+
+    # 1. The segments of at least the minimum size, in random order and without their names.
+    sizes = np.bincount(groups.segment, minlength=groups.segments)
+    sent = np.flatnonzero(sizes >= minimum_group)
+    sent = sent[permutation(len(sent))]
+    channel.send(GroupSizes(sizes=sizes[sent].tolist()))
+    segments = [SegmentAggregate(None, (None,) * len(features))] * groups.segments
+    if not len(sent):
+        release()
+        return Aggregates(tuple(segments))
+    rows = _shuffled_by_group(groups.segment, sent, groups.segments)
+    hashed = hash_ids(groups.ids, progress)[rows]
+    send_points(channel, hashed, a, stage="blind ids", progress=progress)
+
+    # 2. The same points times b, shuffled within each segment.
+    ours = receive_points(channel, len(rows), stage="receive own ids", progress=progress)
+    index = index_of(ours)
+    group_of = np.append(np.repeat(np.arange(len(sent)), sizes[sent]), len(sent))
+
+    # 3. Each row, times a, finds the segment that it is added to. What matches nothing, -1, finds
+    #    the last sum, which is discarded.
+    shared = np.zeros(len(sent) + 1, np.int64)
+    sums = GroupSum(public, len(shared) * len(layout.plaintexts))
+    products = []
+    for points, ciphertexts in _receive_rows(channel, layout, public, partner_size, progress):
+        products.append(product(points, a))
+        group = group_of[index.find(products[-1])]
+        shared += np.bincount(group, minlength=len(shared))
+        sums.add(ciphertexts, _spread(group, len(layout.plaintexts)))
+    refuse_repeats(np.concatenate(products))
+
+    # 4. The sums, masked and re-randomised.
+    progress("release", 0, 1)
+    masks = [layout.draw_masks() for _ in sent]
+    plain = [plaintext for mask in masks for plaintext in layout.mask_plaintexts(mask)]
+    totals = sums.result()[: len(plain)]
+    _send_ciphertexts(channel, public.rerandomise(totals, from_integers(plain, layout.limbs)))
+
+    # 5. What reaches the minimum, without its mask.
+    answers = _receive_answers(channel, shared[:-1], layout, minimum_group)
+    release()
+    for segment, answer, mask in zip(sent, answers, masks, strict=True):
+        if answer.blocks:
+            segments[segment] = _unmask(answer, mask, layout, features, minimum_group)
+    progress("release", 1, 1)
+    return Aggregates(tuple(segments))
+
+
+def run_partner(
+    channel: Channel,
+    table: FeatureTable,
+    features: Sequence[Feature],
+    secret: SecretKey,
+    *,
+    bank_size: int,
+    minimum_group: int,
+    short_exponents: bool = False,
+    release: Release,
+    progress: Progress = silent,
+) -> None:
+    """Raises FeatureUnfit for the table, ProtocolViolation where the bank deviates in form."""
+    table.check(features)
+    layout = _plan(features, len(table.ids), secret.public.bits)
+    b = Scalar.random()
+
+    # 1. The bank's segments.
+    sizes = _receive_sizes(channel, bank_size, minimum_group)
+    if not len(sizes):
+        release()
+        return
+    hashed = hash_ids(table.ids, progress)
+    theirs = receive_points(
+        channel, int(sizes.sum()), b, stage="blind bank's ids", progress=progress
+    )
+
+    # 2. The same points times b, shuffled within each segment.
+    group_of = np.repeat(np.arange(len(sizes)), sizes)
+    answer = theirs[_shuffled_by_group(group_of, np.arange(len(sizes)), len(sizes))]
+    send_points(channel, answer, stage="answer", progress=progress)
+
+    # 3. Every row, in random order.
+    order = permutation(len(table.ids))
+    for part in chunks(len(order), _rows_per_frame(channel, layout)):
+        progress("encrypt and send rows", part.start, len(order))
+        rows = order[part]
+        plaintexts = _pack(table, rows, features, layout)
+        ciphertexts = keys.encrypt(secret, plaintexts, short_exponents=short_exponents)
+        channel.send(
+            EncryptedRows(
+                points=multiply(hashed[rows], b).tobytes(),
+                ciphertexts=_to_bytes(ciphertexts),
+                last=part.stop == len(order),
+            )
+        )
+    progress("encrypt and send rows", len(order), len(order))
+
+    # 4. The masked sums; their counts can be read.
+    progress("release", 0, 1)
+    masked = _receive_ciphertexts(channel, len(sizes) * len(layout.plaintexts), secret.public)
+    counts = _read_counts(to_integers(secret.decrypt(masked)), layout)
+    if any(count.rows > size for count, size in zip(counts, sizes, strict=True)):
+        raise ProtocolViolation("The other side sent a sum of more rows than its group has.")
+    if sum(count.rows for count in counts) > len(table.ids):
+        raise ProtocolViolation("The other side sent sums of more rows than there are.")
+
+    # 5. What reaches the minimum.
+    release()
+    _send_answers(channel, [_answer(count, layout, minimum_group) for count in counts])
+    progress("release", 1, 1)
+
+
+def _plan(features: Sequence[Feature], rows: int, key_bits: int) -> Layout:
+    return Layout.plan([feature.columns for feature in features], rows, key_bits)
+
+
+# Segments
+
+
+def _shuffled_by_group(group: I64, order: I64, groups: int) -> I64:
+    """Rows of the groups in `order`, group after group, each shuffled; others are left out."""
+    place = np.full(groups, len(order))
+    place[order] = np.arange(len(order))
+    shuffled = permutation(len(group)).astype(np.int64)
+    places = place[group[shuffled]]
+    by_group = shuffled[np.argsort(places, kind="stable")]
+    return by_group[: np.count_nonzero(places < len(order))]
+
+
+def _receive_sizes(channel: Channel, bank_size: int, minimum_group: int) -> I64:
+    sizes = list(channel.receive(GroupSizes).sizes)
+    if any(size < minimum_group for size in sizes):
+        raise GroupTooSmall(
+            f"The other side sent a group of fewer than {minimum_group} ids, "
+            "the minimum that the agreement demands."
+        )
+    if sum(sizes) > bank_size:
+        raise ProtocolViolation("The other side sent groups of more ids than it announced.")
+    return np.array(sizes, np.int64)
+
+
+# Rows
+
+
+def _pack(table: FeatureTable, rows: U64, features: Sequence[Feature], layout: Layout) -> U64:
+    values, present = table.values[rows], table.present[rows]
+    columns = [
+        column
+        for i, feature in enumerate(features)
+        for column in feature.contributions(values[:, i], present[:, i])
+    ]
+    return layout.pack(np.column_stack(columns), present)
+
+
+def _rows_per_frame(channel: Channel, layout: Layout) -> int:
+    row = POINT + len(layout.plaintexts) * 16 * layout.limbs
+    return max(1, min(ROWS, channel.room // row))
+
+
+def _receive_rows(
+    channel: Channel, layout: Layout, public: PublicKey, expected: int, progress: Progress
+) -> Iterator[tuple[U8, U64]]:
+    """Points uint8 (n, 32) with ciphertexts uint64 (n * plaintexts, 2L), frame by frame."""
+    received, last = 0, False
+    while not last:
+        progress("add encrypted rows", received, expected)
+        frame = channel.receive(EncryptedRows)
+        last = frame.last
+        points = parse_points(frame.points, expected - received, last=last)
+        received += len(points)
+        yield (
+            points,
+            _parse_ciphertexts(frame.ciphertexts, len(points) * len(layout.plaintexts), public),
+        )
+    progress("add encrypted rows", expected, expected)
+
+
+def _spread(group: I64, plaintexts: int) -> I64:
+    """The sum that each ciphertext belongs to: a group has one for each plaintext of a row."""
+    return (group[:, np.newaxis] * plaintexts + np.arange(plaintexts)).ravel()
+
+
+# Ciphertexts
+
+
+def _parse_ciphertexts(data: bytes, count: int, public: PublicKey) -> U64:
+    limbs = public.bits // 32
+    if len(data) != 8 * limbs * count:
+        raise ProtocolViolation("The other side sent a wrong number of ciphertexts.")
+    ciphertexts = np.frombuffer(data, "<u8").reshape(count, limbs)
+    try:
+        public.check(ciphertexts)
+    except ValueError:
+        raise InvalidCiphertext(
+            "The other side sent a ciphertext that is zero, too large or not coprime to the key."
+        ) from None
+    return ciphertexts
+
+
+def _to_bytes(ciphertexts: U64) -> bytes:
+    return ciphertexts.astype("<u8", copy=False).tobytes()
+
+
+def _send_ciphertexts(channel: Channel, ciphertexts: U64) -> None:
+    data = _to_bytes(ciphertexts)
+    for part in chunks(len(data), channel.room):
+        channel.send(MaskedSums(ciphertexts=data[part], last=part.stop == len(data)))
+
+
+def _receive_ciphertexts(channel: Channel, count: int, public: PublicKey) -> U64:
+    size = count * public.bits // 4
+    data = bytearray()
+    last = False
+    while not last:
+        frame = channel.receive(MaskedSums)
+        last = frame.last
+        data += frame.ciphertexts
+        if len(data) > size or not (frame.ciphertexts or last):
+            raise ProtocolViolation("The other side sent a wrong number of sums.")
+    return _parse_ciphertexts(bytes(data), count, public)
+
+
+# Answers
+
+
+def _read_counts(plaintexts: list[int], layout: Layout) -> list[Counts]:
+    """Of every group, from its decrypted plaintexts."""
+    each = len(layout.plaintexts)
+    return [layout.read(plaintexts[i : i + each]) for i in range(0, len(plaintexts), each)]
+
+
+def _answer(counts: Counts, layout: Layout, minimum_group: int) -> ReleasedSums.Group:
+    """What reaches the minimum, block by block; of a group below it only the count."""
+    group = ReleasedSums.Group(count=counts.rows)
+    if counts.rows >= minimum_group:
+        for block, count, masked in zip(layout.blocks, counts.blocks, counts.masked, strict=True):
+            released = group.blocks.add()
+            if count >= minimum_group:
+                released.count = count
+                released.sums = masked.to_bytes((block.end - block.start + 7) // 8, "little")
+    return group
+
+
+def _send_answers(channel: Channel, answers: list[ReleasedSums.Group]) -> None:
+    most = max(answer.ByteSize() for answer in answers) + 8
+    for part in chunks(len(answers), max(1, channel.room // most)):
+        channel.send(ReleasedSums(groups=answers[part], last=part.stop == len(answers)))
+
+
+def _receive_answers(
+    channel: Channel, shared: I64, layout: Layout, minimum_group: int
+) -> list[ReleasedSums.Group]:
+    """One answer a group, with the shared count that this side has itself."""
+    answers: list[ReleasedSums.Group] = []
+    last = False
+    while not last:
+        frame = channel.receive(ReleasedSums)
+        last = frame.last
+        answers += frame.groups
+        if len(answers) > len(shared) or not (frame.groups or last):
+            raise ProtocolViolation("The other side sent a wrong number of answers.")
+    if len(answers) != len(shared):
+        raise ProtocolViolation("The other side sent a wrong number of answers.")
+    for answer, count in zip(answers, shared, strict=True):
+        blocks = len(layout.blocks) if count >= minimum_group else 0
+        if answer.count != count or len(answer.blocks) != blocks:
+            raise AnswersDisagree(
+                "The other side's answer does not agree with the matches counted here."
+            )
+    return answers
+
+
+def _unmask(
+    answer: ReleasedSums.Group,
+    masks: Sequence[int],
+    layout: Layout,
+    features: Sequence[Feature],
+    minimum_group: int,
+) -> SegmentAggregate:
+    """Exact statistics of one segment; a feature any of whose blocks is withheld is suppressed."""
+    sums: dict[int, int] = {}
+    counts: dict[int | None, int] = {None: answer.count}
+    for block, released, mask in zip(layout.blocks, answer.blocks, masks, strict=True):
+        count = counts.setdefault(block.feature, released.count)
+        if released.count != count or 0 < count < minimum_group or count > answer.count:
+            raise AnswersDisagree("The other side answered with counts that cannot be.")
+        if count:
+            masked = int.from_bytes(released.sums, "little")
+            sums |= layout.unpack(block, masked - mask, count)
+    starts = np.cumsum([0, *(len(columns.maxima) for columns in layout.features)]).tolist()
+    aggregates: list[FeatureAggregate | None] = []
+    for i, (feature, (start, stop)) in enumerate(zip(features, pairwise(starts), strict=True)):
+        count = counts[i if feature.may_be_missing else None]
+        own = [sums[column] for column in range(start, stop)] if count else []
+        aggregates.append(feature.aggregate(count, own) if count else None)
+    return SegmentAggregate(answer.count, tuple(aggregates))
