@@ -1,0 +1,206 @@
+"""Errors of the compliance room: agreements (E3xx), consent (E4xx), log (E5xx), storage (E7xx)."""
+
+from collections.abc import Mapping
+
+from protos.errors import ConcordatError
+
+
+class NotCanonical(ConcordatError):
+    code = "E500"
+
+
+class DocumentTooLarge(ConcordatError):
+    code = "E501"
+
+
+class MalformedEnvelope(ConcordatError):
+    code = "E502"
+
+
+class InvalidSignature(ConcordatError):
+    code = "E503"
+
+
+class KeyFileError(ConcordatError):
+    code = "E504"
+
+
+class MalformedNote(ConcordatError):
+    code = "E510"
+
+
+class UnverifiedNote(ConcordatError):
+    code = "E511"
+
+
+class MalformedProof(ConcordatError):
+    code = "E512"
+
+
+class InvalidProof(ConcordatError):
+    code = "E513"
+
+
+class LogDamaged(ConcordatError):
+    code = "E520"
+
+
+class NotInLog(ConcordatError):
+    code = "E521"
+
+
+class LogRolledBack(ConcordatError):
+    """A witness has cosigned a larger log than ours."""
+
+    code = "E522"
+
+
+class SplitView(ConcordatError):
+    """A witness has cosigned a log that ours does not extend."""
+
+    code = "E523"
+
+
+class WitnessRefused(ConcordatError):
+    code = "E524"
+
+
+class UnsupportedStore(ConcordatError):
+    code = "E700"
+
+
+class StoreLocked(ConcordatError):
+    code = "E701"
+
+
+class StoreReadOnly(ConcordatError):
+    code = "E702"
+
+
+class StoreFull(ConcordatError):
+    code = "E703"
+
+
+class NotAStore(ConcordatError):
+    code = "E704"
+
+
+class StoreTooNew(ConcordatError):
+    code = "E705"
+
+
+class StoreUnavailable(ConcordatError):
+    code = "E706"
+
+
+class StoreDamaged(ConcordatError):
+    code = "E707"
+
+
+# Agreements
+
+
+class AgreementInvalid(ConcordatError):
+    """The document is no valid agreement."""
+
+    code = "E301"
+
+
+class JobInvalid(ConcordatError):
+    """The document is no valid job."""
+
+    code = "E302"
+
+
+class AgreementConflict(ConcordatError):
+    """Another document is already known under this id and version."""
+
+    code = "E303"
+
+
+class AgreementUnknown(ConcordatError):
+    """No such agreement, or not that version."""
+
+    code = "E304"
+
+
+class AgreementUnsigned(ConcordatError):
+    """A signature is missing."""
+
+    code = "E305"
+
+
+class AgreementBroken(ConcordatError):
+    """A signature or the stored document does not verify."""
+
+    code = "E306"
+
+
+class AgreementRefusal(ConcordatError):
+    """The agreement does not allow this job; `clause` is the path of what says so."""
+
+    code = "E310"
+
+    def __init__(self, agreement: str, version: int, clause: str, why: str) -> None:
+        super().__init__(
+            f"Agreement {agreement}, version {version}, refuses this job by {clause}: {why}.",
+            "Change the job, or agree on a new version that allows it.",
+        )
+        self.clause = clause
+
+
+# Consent and the gate
+
+
+class NobodyEligible(ConcordatError):
+    """Nobody in the table may enter the run; `excluded` counts them by reason."""
+
+    code = "E401"
+
+    def __init__(self, excluded: Mapping[str, int]) -> None:
+        counts = ", ".join(f"{reason}: {count}" for reason, count in excluded.items())
+        super().__init__(
+            f"Nobody in the table has a live consent for this run ({counts or 'it is empty'}).",
+            "Check that consents are imported for this purpose, recipient and these categories.",
+        )
+        self.excluded = dict(excluded)
+
+
+class ConsentChanged(ConcordatError):
+    """Consents ended while the run was under way; `people` says how many."""
+
+    code = "E402"
+
+    def __init__(self, people: int) -> None:
+        super().__init__(
+            f"Consent ended for {people} of the people in this run while it was under way.",
+            "Nothing was released; run the job again without them.",
+        )
+        self.people = people
+
+
+class ConsentTable(ConcordatError):
+    """The table lacks a column that a consent needs."""
+
+    code = "E403"
+
+
+class VaultKey(ConcordatError):
+    """A vault key is missing, open to others, of the wrong size, or not the one in use."""
+
+    code = "E404"
+
+
+# Receipts
+
+
+class ReceiptBroken(ConcordatError):
+    """A receipt's statement or signature is not what it should be."""
+
+    code = "E551"
+
+
+class ReceiptConflict(ConcordatError):
+    """Another receipt is already recorded for this run."""
+
+    code = "E552"

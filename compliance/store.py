@@ -1,0 +1,205 @@
+"""One database a node: consents, agreements, log, runs. SQLite in WAL mode.
+
+Modules add their tables to `metadata` when they are imported. All SQL that only SQLite knows is in
+this file.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    URL,
+    BigInteger,
+    Column,
+    Connection,
+    Engine,
+    Integer,
+    MetaData,
+    Table,
+    create_engine,
+    event,
+    insert,
+    inspect,
+    make_url,
+    select,
+)
+from sqlalchemy.exc import ArgumentError, DBAPIError
+
+from compliance.errors import (
+    NotAStore,
+    StoreDamaged,
+    StoreFull,
+    StoreLocked,
+    StoreReadOnly,
+    StoreTooNew,
+    StoreUnavailable,
+    UnsupportedStore,
+)
+from protos.errors import ConcordatError
+
+SCHEMA_VERSION = 1
+
+metadata = MetaData()
+
+# A 64-bit integer that SQLite, too, accepts as a primary key.
+Integer64 = BigInteger().with_variant(Integer(), "sqlite")
+
+_schema_version = Table("schema_version", metadata, Column("version", Integer, primary_key=True))
+
+_LOCK_TIMEOUT = 10.0  # seconds; `?timeout=` in the URL overrides it
+_WRITES = "concordat_writes"
+
+
+def open_store(url: str) -> Engine:
+    """Open the database at a SQLAlchemy URL (`sqlite:////path/to/file`); create what is missing.
+
+    A new file is readable by its owner only. Raises E70x.
+    """
+    parsed = _parse(url)
+    with _translated():
+        _create_private(parsed)
+        timeout = {} if "timeout" in parsed.query else {"timeout": _LOCK_TIMEOUT}
+        # Parameters are people's data: they must not reach an error message.
+        engine = create_engine(parsed, connect_args=timeout, hide_parameters=True)
+        event.listen(engine, "connect", _configure)
+        event.listen(engine, "begin", _begin)
+        with write(engine) as conn:
+            _check_version(conn)
+            metadata.create_all(conn)
+    return engine
+
+
+@contextmanager
+def write(engine: Engine) -> Iterator[Connection]:
+    """A write transaction, durable once the block is left. One at a time, across processes.
+
+    What is read inside stays true until the end. An exception rolls everything back. Raises E70x.
+    """
+    with _translated(), engine.execution_options(**{_WRITES: True}).begin() as conn:
+        yield conn
+
+
+@contextmanager
+def read(engine: Engine) -> Iterator[Connection]:
+    """A snapshot to read from; writers go on meanwhile. Raises E70x."""
+    with _translated(), engine.begin() as conn:
+        yield conn
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise _unsupported() from error
+    if parsed.get_backend_name() != "sqlite" or parsed.database in {None, "", ":memory:"}:
+        raise _unsupported()
+    return parsed
+
+
+def _unsupported() -> UnsupportedStore:
+    return UnsupportedStore(
+        "The store's URL does not name an SQLite file.",
+        "Write it as sqlite:///relative/path.db or sqlite:////absolute/path.db.",
+    )
+
+
+def _create_private(url: URL) -> None:
+    """SQLite would create the file by the umask; its -wal and -shm take over the file's mode."""
+    if url.database and not url.database.startswith("file:"):
+        os.close(os.open(Path(url.database), os.O_RDWR | os.O_CREAT, 0o600))
+
+
+def _configure(connection: sqlite3.Connection, _: object) -> None:
+    connection.isolation_level = None  # the driver begins no transaction: `_begin` does
+    for pragma in (
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+        "secure_delete = ON",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(conn: Connection) -> None:
+    writes = conn.get_execution_options().get(_WRITES, False)
+    conn.exec_driver_sql(f"PRAGMA query_only = {'OFF' if writes else 'ON'}")
+    conn.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _check_version(conn: Connection) -> None:
+    tables = inspect(conn).get_table_names()
+    if _schema_version.name not in tables:
+        if tables:
+            raise NotAStore(
+                "The database belongs to another program.",
+                "Name a file of Concordat's, or one that does not exist yet.",
+            )
+        _schema_version.create(conn)
+        conn.execute(insert(_schema_version).values(version=SCHEMA_VERSION))
+    version = conn.execute(select(_schema_version.c.version)).scalar_one()
+    if version > SCHEMA_VERSION:
+        raise StoreTooNew(
+            f"The store was written by a newer Concordat (schema {version}).",
+            "Install that version or a later one; this one would damage the store.",
+        )
+
+
+_ERRORS: dict[int, tuple[type[ConcordatError], str, str]] = {
+    sqlite3.SQLITE_BUSY: (
+        StoreLocked,
+        "Another process has been writing to the store for too long.",
+        "Wait until it is done, or stop it; then try again.",
+    ),
+    sqlite3.SQLITE_READONLY: (
+        StoreReadOnly,
+        "The store is read-only.",
+        "Give the node's user write permission on the file and its folder.",
+    ),
+    sqlite3.SQLITE_FULL: (
+        StoreFull,
+        "There is no room left for the store.",
+        "Free some disk space and try again; nothing was half written.",
+    ),
+    sqlite3.SQLITE_NOTADB: (
+        NotAStore,
+        "The file is not an SQLite database.",
+        "Check the store's URL in the node's configuration.",
+    ),
+    sqlite3.SQLITE_CORRUPT: (
+        StoreDamaged,
+        "The store's file is damaged.",
+        "Stop the node, keep the file as evidence and restore the latest backup.",
+    ),
+    sqlite3.SQLITE_CANTOPEN: (
+        StoreUnavailable,
+        "The store cannot be opened.",
+        "Check that its folder exists and that the node's user may write there.",
+    ),
+    sqlite3.SQLITE_IOERR: (
+        StoreUnavailable,
+        "The disk failed while the store was being used.",
+        "Check the disk; then start the node again.",
+    ),
+}
+_ERRORS[sqlite3.SQLITE_LOCKED] = _ERRORS[sqlite3.SQLITE_BUSY]
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn what a user can act on into numbered errors; let programming errors through."""
+    try:
+        yield
+    except (DBAPIError, sqlite3.Error) as error:
+        cause: Any = error.orig if isinstance(error, DBAPIError) else error
+        known = _ERRORS.get(getattr(cause, "sqlite_errorcode", 0) & 0xFF)
+        if known is None:
+            raise
+        kind, message, next_step = known
+        raise kind(message, next_step) from error
+    except OSError as error:
+        kind, message, next_step = _ERRORS[sqlite3.SQLITE_CANTOPEN]
+        raise kind(message, next_step) from error

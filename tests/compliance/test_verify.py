@@ -1,0 +1,393 @@
+"""Whoever holds the store's file can change it. Every change must be found and named."""
+
+import shutil
+import sqlite3
+from datetime import UTC, datetime
+
+import pytest
+
+from compliance import merkle
+from compliance.canonical import canonical
+from compliance.errors import StoreDamaged
+from compliance.log import PAGE, Log, commit_subtree
+from compliance.note import COSIGNATURE, Checkpoint, VerifierKey, cosign, sign
+from compliance.signing import SigningKey
+from compliance.store import open_store, read, write
+from compliance.verify import MAX_FINDINGS, verify_log
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+LOG = Log("bank.example/log", SigningKey.generate())
+WITNESS = SigningKey.generate()
+WITNESS_KEY = VerifierKey("partner.example/witness", WITNESS.public, COSIGNATURE)
+SUBTREE = [b"consent number %d of five" % n for n in range(5)]
+SUBTREE_ROOT = merkle.root(SUBTREE)
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """20 entries and a bulk import, with checkpoints at 8, 20 and 21, the last two cosigned."""
+    path = tmp_path_factory.mktemp("store") / "node.db"
+    engine = open_store(f"sqlite:///{path}")
+    with write(engine) as conn:
+        for size, entries in ((8, range(8)), (20, range(8, 20))):
+            bodies = [("test", {"n": n, "run": f"run {n}"}) for n in entries]
+            LOG.append_many(conn, bodies, time=NOW)
+            checkpoint = LOG.checkpoint(conn)
+            assert checkpoint.size == size
+        cosign_head(conn, checkpoint)
+        root = commit_subtree(conn, SUBTREE).hex()
+        LOG.append(conn, "consent.import", {"subtree": {"root": root, "size": 5}}, time=NOW)
+        cosign_head(conn, LOG.checkpoint(conn))
+    with engine.connect() as conn:
+        conn.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    engine.dispose()
+    return path
+
+
+def cosign_head(conn, checkpoint):
+    line = cosign(checkpoint.text, WITNESS_KEY.name, WITNESS, NOW)
+    LOG.add_cosignature(conn, checkpoint.size, line)
+
+
+@pytest.fixture
+def path(original, tmp_path):
+    return shutil.copy(original, tmp_path / "node.db")
+
+
+def verified(path, log=LOG.verifier, witnesses=(WITNESS_KEY,)):
+    with read(open_store(f"sqlite:///{path}")) as conn:
+        return verify_log(conn, log, witnesses)
+
+
+def tamper(path, *statements):
+    conn = sqlite3.connect(path)
+    for statement in statements:
+        conn.execute(*statement) if isinstance(statement, tuple) else conn.execute(statement)
+    conn.commit()
+    conn.close()
+
+
+def test_an_honest_log(path):
+    report = verified(path)
+    assert report.ok
+    assert report.findings == []
+    assert (report.size, report.checkpoints, report.cosignatures, report.subtrees) == (21, 3, 2, 1)
+    assert report.cosigned == {WITNESS_KEY.name: 21}
+
+
+def test_an_empty_log(tmp_path):
+    report = verified(tmp_path / "new.db")
+    assert report.ok
+    assert report.size == 0
+
+
+def stored(path, query):
+    with sqlite3.connect(path) as conn:
+        return conn.execute(query).fetchone()[0]
+
+
+# What one changed bit, in the bytes of the file itself, is reported as.
+BITS = {
+    "leaf": ('SELECT leaf FROM log_entries WHERE "index" = 17', "entry 17: leaf hash differs"),
+    "leaf hash": (
+        'SELECT leaf_hash FROM log_entries WHERE "index" = 17',
+        "entry 17: leaf hash differs",
+    ),
+    "node": (
+        'SELECT hash FROM log_nodes WHERE level = 2 AND "index" = 3',
+        "node 2/3 (entries 12 to 15): hash differs",
+    ),
+    "checkpoint's root": (
+        "SELECT root FROM checkpoints WHERE size = 21",
+        "checkpoint 21: its columns differ from what is signed",
+    ),
+    "checkpoint's note": (
+        "SELECT note FROM checkpoints WHERE size = 8",
+        "checkpoint 8: not signed by the log",
+    ),
+    "cosignature": (
+        "SELECT line FROM cosignatures WHERE size = 20",
+        f"cosignature of {WITNESS_KEY.name} on checkpoint 20: ",
+    ),
+    "sub-tree leaf": (
+        'SELECT leaf FROM subtree_leaves WHERE "index" = 3',
+        "entry 20: the leaves of its sub-tree differ",
+    ),
+}
+
+
+@pytest.mark.parametrize(("query", "finding"), BITS.values(), ids=BITS)
+def test_one_changed_bit_in_the_file_is_named(path, query, finding):
+    value = stored(path, query)
+    value = value.encode() if isinstance(value, str) else value
+    data = path.read_bytes()
+    assert data.count(value) == 1
+    position = data.index(value) + len(value) - 12
+    path.write_bytes(data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :])
+
+    findings = verified(path).findings
+    assert findings
+    assert findings[0].startswith(finding)
+
+
+def test_every_bit_of_an_entry_counts(path):
+    leaf = stored(path, 'SELECT leaf FROM log_entries WHERE "index" = 3')
+    engine = open_store(f"sqlite:///{path}")
+    for bit in range(0, len(leaf) * 8, 5):
+        changed = bytearray(leaf)
+        changed[bit // 8] ^= 1 << bit % 8
+        with write(engine) as conn:
+            query = 'UPDATE log_entries SET leaf = ? WHERE "index" = 3'
+            conn.exec_driver_sql(query, (bytes(changed),))
+            assert "entry 3: leaf hash differs" in verify_log(conn, LOG.verifier).findings
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("type", "other"), ("time", "2026-03-02T00:00:00Z"), ("run", "run 5"), ("run", None)],
+)
+def test_a_changed_column_is_named(path, column, value):
+    statement = f'UPDATE log_entries SET {column} = ? WHERE "index" = 4'  # noqa: S608
+    tamper(path, (statement, (value,)))
+    assert verified(path).findings == [f"entry 4: column {column} differs from the entry"]
+
+
+def rewritten(path, index, n):
+    """Statements that replace an entry by another and its leaf hash to match."""
+    body = {"type": "test", "time": "2026-03-01T00:00:00Z", "run": f"run {index}", "n": n}
+    leaf = canonical(body | {"nonce": "00" * 16})
+    return (
+        'UPDATE log_entries SET leaf = ?, leaf_hash = ? WHERE "index" = ?',
+        (leaf, merkle.leaf_hash(leaf), index),
+    )
+
+
+def test_a_replaced_entry_is_found_through_the_tree(path):
+    tamper(path, rewritten(path, 13, 99))
+    assert verified(path).findings == ["node 1/6 (entries 12 to 13): hash differs"]
+
+
+def rebuild(path):
+    """Make every stored hash match the entries, as a thorough forger would."""
+    with sqlite3.connect(path) as conn:
+        rows = conn.execute('SELECT leaf FROM log_entries ORDER BY "index"').fetchall()
+        conn.execute("DELETE FROM log_nodes")
+        frontier = merkle.Frontier()
+        for (leaf,) in rows:
+            for node in frontier.append(merkle.leaf_hash(leaf)):
+                conn.execute("INSERT INTO log_nodes VALUES (?, ?, ?)", node)
+    conn.close()
+
+
+def test_a_rewritten_tree_is_found_through_the_checkpoints(path):
+    tamper(path, rewritten(path, 13, 99))
+    rebuild(path)
+    assert verified(path).findings == [
+        "checkpoint 20: its root differs from the entries",
+        "checkpoint 21: its root differs from the entries",
+    ]
+
+
+def test_a_history_the_log_itself_rewrote_is_found_through_the_cosignatures(path):
+    tamper(path, rewritten(path, 13, 99))
+    rebuild(path)
+    with write(open_store(f"sqlite:///{path}")) as conn:
+        conn.exec_driver_sql("DELETE FROM checkpoints WHERE size > 8")
+        LOG.checkpoint(conn)
+    assert verified(path).findings == [
+        f"cosignature of {WITNESS_KEY.name} on checkpoint 20: it or the checkpoint is malformed",
+        f"cosignature of {WITNESS_KEY.name} on checkpoint 21: does not verify",
+    ]
+
+
+def test_reordered_entries_are_found(path):
+    swap = 'UPDATE log_entries SET "index" = {} WHERE "index" = {}'
+    tamper(path, swap.format(99, 4), swap.format(4, 7), swap.format(7, 99))
+    assert verified(path).findings == [
+        "node 1/2 (entries 4 to 5): hash differs",
+        "node 1/3 (entries 6 to 7): hash differs",
+    ]
+
+
+def test_a_removed_entry_is_found(path):
+    tamper(path, 'DELETE FROM log_entries WHERE "index" = 5')
+    findings = verified(path).findings
+    assert "entry 6: what comes before it is missing" in findings
+
+
+def test_removed_last_entries_are_found(path):
+    tamper(path, 'DELETE FROM log_entries WHERE "index" >= 18')
+    findings = verified(path).findings
+    assert "checkpoint 20: the log has only 18 entries" in findings
+    assert "checkpoint 21: the log has only 18 entries" in findings
+    assert "node 1/9: belongs to no entries" in findings
+
+
+def test_removed_last_entries_and_hashes_are_found(path):
+    tamper(path, 'DELETE FROM log_entries WHERE "index" >= 8')
+    rebuild(path)
+    tamper(path, "DELETE FROM subtree_leaves")
+    assert verified(path).findings == [
+        "checkpoint 20: the log has only 8 entries",
+        "checkpoint 21: the log has only 8 entries",
+    ]
+
+
+def test_missing_and_stray_nodes_are_found(path):
+    tamper(
+        path,
+        'DELETE FROM log_nodes WHERE level = 3 AND "index" = 0',
+        "INSERT INTO log_nodes VALUES (0, 3, x'00')",
+        "INSERT INTO log_nodes VALUES (5, 0, x'00')",
+        "INSERT INTO log_nodes VALUES (1, -1, x'00')",
+    )
+    findings = verified(path).findings
+    assert "node 3/0 (entries 0 to 7): missing" in findings
+    for stray in ("0/3", "5/0", "1/-1"):
+        assert f"node {stray}: belongs to no entries" in findings
+
+
+def test_checkpoints_of_another_key_are_found(path):
+    other = SigningKey.generate()
+    report = verified(path, log=VerifierKey(LOG.origin, other.public))
+    assert report.findings[0] == "checkpoint 8: not signed by the log"
+    forged = Checkpoint(LOG.origin, 8, bytes(32))
+    forged = forged.signed(sign(forged.text, LOG.origin, other))
+    tamper(
+        path,
+        (
+            "UPDATE checkpoints SET root = ?, note = ? WHERE size = 8",
+            (forged.root, forged.encode()),
+        ),
+    )
+    assert verified(path).findings == ["checkpoint 8: not signed by the log"]
+
+
+def test_a_fork_signed_by_the_logs_own_key_is_found(path):
+    fork = Checkpoint(LOG.origin, 8, bytes(32))
+    fork = fork.signed(sign(fork.text, LOG.origin, LOG.key))
+    tamper(
+        path,
+        ("UPDATE checkpoints SET root = ?, note = ? WHERE size = 8", (fork.root, fork.encode())),
+    )
+    assert verified(path).findings == ["checkpoint 8: its root differs from the entries"]
+
+
+def test_cosignatures_of_strangers_are_found(path):
+    report = verified(path, witnesses=())
+    name = f"cosignature of {WITNESS_KEY.name} on checkpoint"
+    assert report.findings == [
+        f"{name} 20: not a known witness's",
+        f"{name} 21: not a known witness's",
+    ]
+    assert report.cosigned == {}
+
+
+def test_a_past_key_of_a_witness_still_counts(path):
+    renewed = SigningKey.generate()
+    name = WITNESS_KEY.name
+    with write(open_store(f"sqlite:///{path}")) as conn:
+        LOG.append(conn, "test", {}, time=NOW)
+        head = LOG.checkpoint(conn)
+        LOG.add_cosignature(conn, head.size, cosign(head.text, name, renewed, NOW))
+    keys = (WITNESS_KEY, VerifierKey(name, renewed.public, COSIGNATURE))
+    report = verified(path, witnesses=keys)
+    assert report.ok
+    assert report.cosigned == {name: 22}
+
+
+@pytest.mark.parametrize(
+    ("change", "finding"),
+    [
+        (
+            'DELETE FROM subtree_leaves WHERE "index" = 4',
+            "entry 20: its sub-tree has 4 leaves instead of 5",
+        ),
+        (
+            'UPDATE subtree_leaves SET "index" = 9 WHERE "index" = 2',
+            "entry 20: its sub-tree has 5 leaves instead of 5",
+        ),
+        ("DELETE FROM subtree_leaves", "entry 20: its sub-tree has 0 leaves instead of 5"),
+        (
+            "INSERT INTO subtree_leaves VALUES (x'ab', 0, x'00')",
+            "sub-tree ab: no entry commits to it",
+        ),
+    ],
+)
+def test_changed_sub_trees_are_found(path, change, finding):
+    tamper(path, change)
+    assert verified(path).findings == [finding]
+
+
+@pytest.mark.parametrize(
+    "subtree",
+    [
+        None,
+        5,
+        "x",
+        {},
+        {"root": "zz", "size": 1},
+        {"root": 1, "size": 1},
+        {"root": "", "size": "1"},
+    ],
+)
+def test_a_malformed_sub_tree_is_found(path, subtree):
+    with write(open_store(f"sqlite:///{path}")) as conn:
+        LOG.append(conn, "test", {"subtree": subtree}, time=NOW)
+    assert verified(path).findings == ["entry 21: its sub-tree is malformed"]
+
+
+@pytest.mark.parametrize("leaf", ["[1]", "1", '{"a": 1}', "text", ""])
+def test_what_is_no_canonical_object_is_found(path, leaf):
+    tamper(path, ('UPDATE log_entries SET leaf = ? WHERE "index" = 3', (leaf.encode(),)))
+    assert verified(path).findings == [
+        "entry 3: leaf hash differs",
+        "entry 3: not a JSON object in canonical form",
+    ]
+
+
+def test_columns_of_another_type_are_findings_too(path):
+    tamper(
+        path,
+        "UPDATE log_entries SET leaf = 'text', leaf_hash = 7, type = 1.5, time = x'00', run = 2",
+        "UPDATE log_nodes SET hash = 3",
+        "UPDATE checkpoints SET root = 'text' WHERE size = 8",
+        "UPDATE checkpoints SET note = 5 WHERE size = 20",
+        "UPDATE cosignatures SET line = 5, witness = 6 WHERE size = 20",
+        "UPDATE subtree_leaves SET leaf = 1, root = 'r', \"index\" = 'i' || \"index\"",
+    )
+    findings = verified(path).findings
+    assert "entry 0: leaf hash differs" in findings
+    assert "checkpoint 8: its columns differ from what is signed" in findings
+    assert "checkpoint 20: malformed" in findings
+    assert "checkpoint 21: its root differs from the entries" in findings
+
+
+def test_a_flood_of_findings_is_bounded(path):
+    with write(open_store(f"sqlite:///{path}")) as conn:
+        LOG.append_many(conn, [("test", {})] * (PAGE + 100), time=NOW)
+    tamper(path, "UPDATE log_entries SET type = 'other'")
+    report = verified(path)
+    assert not report.ok
+    assert len(report.findings) == MAX_FINDINGS
+    assert report.unlisted == PAGE + 121 - MAX_FINDINGS
+
+
+def test_trees_larger_than_a_page(path):
+    with write(open_store(f"sqlite:///{path}")) as conn:
+        LOG.append_many(conn, [("test", {})] * (2 * PAGE), time=NOW)
+        LOG.checkpoint(conn)
+    assert verified(path).ok
+    tamper(path, rewritten(path, PAGE, 5))
+    # The two children are in two pages; no other node is blamed.
+    assert verified(path).findings == [
+        f"entry {PAGE}: column run differs from the entry",
+        f"node 1/{PAGE // 2} (entries {PAGE} to {PAGE + 1}): hash differs",
+    ]
+
+
+def test_a_truncated_file_is_refused_as_damaged(path):
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(StoreDamaged):
+        verified(path)
