@@ -7,6 +7,33 @@ import re
 
 from protos.errors import ConcordatError
 
+# Identifiers
+
+
+class UnknownKind(ConcordatError):
+    """A kind of identifier this version does not know."""
+
+    code = "E101"
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(
+            f"'{kind}' is not a kind of identifier.",
+            "Use phone, resident_id, company_code or email; both institutions must use the same.",
+        )
+
+
+class UnknownRegion(ConcordatError):
+    """A region that has no numbering plan."""
+
+    code = "E102"
+
+    def __init__(self, region: str) -> None:
+        super().__init__(
+            f"'{region}' is not a region phone numbers belong to.",
+            "Use a two-letter ISO 3166 code in capitals, such as CN, HK or US.",
+        )
+
+
 # A table that cannot go into a run
 
 
