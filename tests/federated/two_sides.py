@@ -23,7 +23,7 @@ class Side:
 
     channel: Channel
     result: Any = None
-    error: ConcordatError | None = None
+    error: Exception | None = None
 
     def act(self, role: Role) -> None:
         try:
@@ -31,6 +31,8 @@ class Side:
         except ConcordatError as error:
             self.error = error
             self.channel.abort(error)
+        except Exception as error:
+            self.error = error
         finally:
             self.channel.close()
 
