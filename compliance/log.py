@@ -21,8 +21,8 @@ from sqlalchemy import (
     func,
     insert,
     select,
-    tuple_,
 )
+from sqlalchemy.exc import IntegrityError
 
 from compliance import merkle
 from compliance.canonical import canonical, timestamp
@@ -117,6 +117,8 @@ class Log:
     ) -> range:
         """Add entries, each a type and a body, inside the caller's write transaction.
 
+        Raises LogDamaged if the stored tree is not one that can be continued.
+
         An entry is the body with `type`, `time` and a random `nonce` added; the nonce keeps anyone
         who sees a hash from guessing the entry. A body's member `run` is also put in a column; a
         member `subtree` must be as `commit_subtree` describes.
@@ -128,6 +130,9 @@ class Log:
         for kind, body in entries:
             if not body.keys().isdisjoint({"type", "time", "nonce"}):
                 raise ValueError("a body may not hold type, time or nonce")
+            run = body.get("run")
+            if not isinstance(run, str | None):
+                raise ValueError("a run is named by text")  # noqa: TRY004
             nonce = secrets.token_hex(NONCE_BYTES)
             leaf = canonical({**body, "type": kind, "time": at, "nonce": nonce})
             leaf_hash = merkle.leaf_hash(leaf)
@@ -138,15 +143,18 @@ class Log:
                     "leaf_hash": leaf_hash,
                     "type": kind,
                     "time": at,
-                    "run": body.get("run"),
+                    "run": run,
                 }
             )
             for level, index, subtree in frontier.append(leaf_hash):
                 nodes.append({"level": level, "index": index, "hash": subtree})
-        if rows:
-            conn.execute(insert(log_entries), rows)
-        if nodes:
-            conn.execute(insert(log_nodes), nodes)
+        try:
+            if rows:
+                conn.execute(insert(log_entries), rows)
+            if nodes:
+                conn.execute(insert(log_nodes), nodes)
+        except IntegrityError as error:
+            raise _damaged("hashes are stored for entries that are gone") from error
         return range(start, frontier.size)
 
     def checkpoint(self, conn: Connection) -> Checkpoint:
@@ -309,7 +317,9 @@ def _reader(conn: Connection, ranges: Sequence[Range]) -> NodeReader:
         hashes |= {(0, index): leaf_hash for index, leaf_hash in conn.execute(query)}
     if inner:
         nodes = log_nodes.c
-        wanted = tuple_(nodes.level, nodes.index).in_(inner)
+        # A few rows too many: SQLite answers `(level, index) IN (...)` by reading the whole table.
+        levels, indexes = {level for level, _ in inner}, {index for _, index in inner}
+        wanted = nodes.level.in_(levels) & nodes.index.in_(indexes)
         found = conn.execute(select(nodes.level, nodes.index, nodes.hash).where(wanted))
         hashes |= {(level, index): subtree for level, index, subtree in found}
 

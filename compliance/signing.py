@@ -24,6 +24,12 @@ PUBLIC_KEY_BYTES = 32
 MAX_SIGNATURES = 16
 MAX_NAME = 256  # characters of a key id or a payload type
 
+# The y of the points of small order ("Taming the many EdDSAs", Chalkias et al., 2020). Whoever
+# publishes one as a key has signatures that fit any message, and could deny what they signed.
+_PRIME = 2**255 - 19
+_ORDER_8 = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
+_SMALL_ORDER = {0, 1, _PRIME - 1, _ORDER_8, _PRIME - _ORDER_8}
+
 
 class SigningKey:
     """A private Ed25519 key (RFC 8032)."""
@@ -90,7 +96,9 @@ def keyid(public: bytes) -> str:
 
 
 def verify(public: bytes, signature: bytes, message: bytes) -> None:
-    """Raise InvalidSignature unless the key signed the message."""
+    """Raise InvalidSignature unless the key signed the message, and could not have signed all."""
+    if (int.from_bytes(public, "little") & (2**255 - 1)) % _PRIME in _SMALL_ORDER:
+        raise _invalid_signature("was made with a key that fits any message")
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
     except (Ed25519Failure, ValueError) as error:

@@ -87,6 +87,19 @@ def test_a_body_cannot_forge_what_the_log_adds(engine, name):
         assert tree_size(conn) == 0
 
 
+def test_a_run_is_named_by_text(engine):
+    with pytest.raises(ValueError, match="by text"), write(engine) as conn:
+        LOG.append(conn, "test", {"run": 5}, time=NOW)
+
+
+def test_a_log_that_lost_its_last_entry_is_not_continued(engine):
+    fill(engine, 4)
+    with write(engine) as conn:
+        conn.execute(delete(log_entries).where(log_entries.c.index == 3))
+    with pytest.raises(LogDamaged, match="are gone"), write(engine) as conn:
+        LOG.append(conn, "test", {}, time=NOW)
+
+
 def test_an_entry_is_rolled_back_with_its_transaction(engine):
     def append_and_fail():
         with write(engine) as conn:

@@ -5,7 +5,7 @@ import stat
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from hypothesis import given
 from hypothesis import strategies as st
 from securesystemslib import dsse
@@ -61,6 +61,38 @@ def test_a_signature_binds_key_and_message():
     ]:
         with pytest.raises(InvalidSignature):
             verify(public, candidate, message)
+
+
+# Every encoding of a point of small order: y as listed in "Taming the many EdDSAs"
+# (Chalkias, Garillot, Nikolaenko, 2020), with both signs.
+SMALL_ORDER = [
+    y[:62] + f"{int(y[62:], 16) | sign:02x}"
+    for sign in (0, 0x80)
+    for y in (
+        "0000000000000000000000000000000000000000000000000000000000000000",
+        "0100000000000000000000000000000000000000000000000000000000000000",
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    )
+]
+
+
+@pytest.mark.parametrize("public", SMALL_ORDER)
+def test_keys_that_fit_any_message_are_refused(public):
+    with pytest.raises(InvalidSignature, match="any message"):
+        verify(bytes.fromhex(public), bytes(64), b"message")
+
+
+def test_without_the_check_a_denier_could_publish_the_neutral_element():
+    neutral = bytes([1]) + bytes(31)
+    signature = neutral + bytes(32)
+    for message in (b"one", b"another"):
+        Ed25519PublicKey.from_public_bytes(neutral).verify(signature, message)
+        with pytest.raises(InvalidSignature):
+            verify(neutral, signature, message)
 
 
 def test_a_key_is_saved_for_its_owner_only(tmp_path):
