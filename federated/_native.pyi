@@ -3,31 +3,54 @@
 Arrays are C-contiguous. Points are uint8 (n, 32), little-endian u-coordinates of Curve25519.
 Plaintexts are uint64 (n, L) and ciphertexts uint64 (n, 2L), little-endian limbs, where L = bits/64
 of the modulus n. A batch of byte strings is one joined buffer with n+1 uint64 offsets.
-Every function releases the GIL and uses the thread pool. ValueError means malformed input.
+Every function releases the GIL and uses the thread pool. ValueError means malformed input,
+TypeError an array of another dtype or dimension. A process that has used the pool must not fork.
 """
 
-from typing import final
+from typing import Self, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-U8 = NDArray[np.uint8]
-U64 = NDArray[np.uint64]
-I64 = NDArray[np.int64]
+__all__ = [
+    "GroupSum",
+    "Index",
+    "PublicKey",
+    "Scalar",
+    "SecretKey",
+    "hash_to_curve",
+    "hmac_sha256",
+    "hmac_sha256_each",
+    "merkle_root",
+    "multiply",
+    "permutation",
+    "repeated",
+    "set_threads",
+]
+
+_U8 = NDArray[np.uint8]
+_U64 = NDArray[np.uint64]
+_I64 = NDArray[np.int64]
 
 def set_threads(count: int) -> None:
-    """Size of the thread pool for the whole process; 0 means one thread a core. Before first use."""
+    """Size of the thread pool for the whole process; 0 means one thread a core. Before first use.
 
-def permutation(n: int) -> U64:
-    """A uniformly random permutation of range(n) from the operating system's generator."""
+    ValueError if the pool already runs with another number of threads.
+    """
 
-def hmac_sha256(key: bytes, data: bytes | U8, offsets: U64) -> U8:
+def permutation(n: int) -> _U64:
+    """A uniformly random permutation of range(n) from the operating system's generator.
+
+    MemoryError if n is too large.
+    """
+
+def hmac_sha256(key: bytes, data: bytes | _U8, offsets: _U64) -> _U8:
     """HMAC-SHA256 of every string under one key: uint8 (n, 32)."""
 
-def hmac_sha256_each(keys: U8, data: bytes | U8, offsets: U64) -> U8:
+def hmac_sha256_each(keys: _U8, data: bytes | _U8, offsets: _U64) -> _U8:
     """HMAC-SHA256 of string i under keys[i], uint8 (n, 32): uint8 (n, 32)."""
 
-def merkle_root(data: bytes | U8, offsets: U64) -> bytes:
+def merkle_root(data: bytes | _U8, offsets: _U64) -> bytes:
     """RFC 6962 tree head over the strings as leaves (32 bytes)."""
 
 # Curve25519
@@ -41,78 +64,108 @@ class Scalar:
         """8*s, s uniform and non-zero modulo the prime order."""
     @staticmethod
     def from_bytes(data: bytes) -> Scalar:
-        """32 little-endian bytes, used as they are (not clamped)."""
+        """32 little-endian bytes, used as they are (not clamped).
+
+        ValueError unless a multiple of 8 and no multiple of the prime order.
+        """
     def to_bytes(self) -> bytes: ...
     def inverse(self) -> Scalar:
         """8*((64*s)^-1 mod l): undoes a multiplication by this scalar on the prime-order group."""
 
-def hash_to_curve(prefix: bytes, data: bytes | U8, offsets: U64, tag: bytes) -> U8:
-    """RFC 9380 curve25519_XMD:SHA-512_ELL2_RO_ of prefix || string, as u-coordinates."""
+def hash_to_curve(prefix: bytes, data: bytes | _U8, offsets: _U64, tag: bytes) -> _U8:
+    """RFC 9380 curve25519_XMD:SHA-512_ELL2_RO_ of prefix || string, as u-coordinates.
 
-def multiply(points: U8, scalar: Scalar) -> U8:
+    ValueError unless the domain separation tag has 1 to 255 bytes.
+    """
+
+def multiply(points: _U8, scalar: Scalar) -> _U8:
     """scalar * point by the Montgomery ladder (RFC 7748), constant time.
 
     ValueError names the first row whose u >= p, whose top bit is set, or whose product is zero.
     """
 
-def repeated(points: U8) -> int:
+def repeated(points: _U8) -> int:
     """How many rows equal an earlier row."""
 
 @final
 class Index:
     """Where a 16-byte key stands: the first 16 bytes of each row."""
 
-    def __init__(self, keys: U8) -> None:
+    def __new__(cls, keys: _U8) -> Self:
         """keys: uint8 (n, >=16). ValueError if two rows share a key."""
     def __len__(self) -> int: ...
-    def find(self, keys: U8) -> I64:
+    def find(self, keys: _U8) -> _I64:
         """Row of each key, or -1: int64 (m,)."""
 
 # Paillier
 
 @final
 class PublicKey:
-    def __init__(self, modulus: bytes) -> None:
-        """modulus: little-endian. ValueError if even, or shorter than 1024 bits, or not a multiple of 128 bits."""
+    def __new__(cls, modulus: bytes) -> Self:
+        """modulus: little-endian.
+
+        ValueError if even, or not of 1024 to 4096 bits, or not of a multiple of 128 bits.
+        """
     @property
     def bits(self) -> int: ...
     @property
     def modulus(self) -> bytes: ...
-    def encrypt(self, plaintexts: U64, exponent_bits: int = 0) -> U64:
-        """Damgard-Jurik-Nielsen: (1+n)^m * h_n^r, r of exponent_bits (0: half the bits of n)."""
-    def encrypt_uniform(self, plaintexts: U64) -> U64:
-        """(1+n)^m * r^n, r uniform: assumes nothing of the key."""
-    def add(self, left: U64, right: U64) -> U64:
-        """Row by row, a ciphertext of the sum of the plaintexts."""
-    def rerandomise(self, ciphertexts: U64, plaintexts: U64 | None = None) -> U64:
+    def encrypt(self, plaintexts: _U64, exponent_bits: int = 0) -> _U64:
+        """Damgard-Jurik-Nielsen: (1+n)^m * h_n^r, r of exponent_bits (0: half the bits of n).
+
+        For keys of safe primes. ValueError names the first plaintext that is not below n, or if
+        exponent_bits is neither 0 nor between 448 and half the bits of n.
+        """
+    def encrypt_uniform(self, plaintexts: _U64) -> _U64:
+        """(1+n)^m * r^n, r uniform: assumes nothing of the key. ValueError as above."""
+    def add(self, left: _U64, right: _U64) -> _U64:
+        """Row by row, a ciphertext of the sum of the plaintexts.
+
+        ValueError here and below names the first ciphertext that is not below n^2.
+        """
+    def rerandomise(self, ciphertexts: _U64, plaintexts: _U64 | None = None) -> _U64:
         """Multiply each by r^n, r uniform, and by (1+n)^m of the plaintexts if given."""
-    def check(self, ciphertexts: U64) -> None:
+    def check(self, ciphertexts: _U64) -> None:
         """ValueError names the first row that is zero, not below n^2, or not coprime to n."""
 
 @final
 class SecretKey:
     @staticmethod
     def generate(bits: int) -> SecretKey:
-        """Two safe primes of bits/2 bits each, their product of exactly `bits` bits."""
+        """Two safe primes of bits/2 bits each, their product of exactly `bits` bits.
+
+        ValueError for sizes that PublicKey refuses. Takes seconds.
+        """
     @staticmethod
     def from_primes(p: bytes, q: bytes) -> SecretKey:
-        """Little-endian primes (not necessarily safe). ValueError if unusable as a Paillier key."""
+        """Little-endian primes (not necessarily safe). ValueError if unusable as a Paillier key:
+
+        not prime, equal, of different length, or with a product that PublicKey refuses.
+        """
     def primes(self) -> tuple[bytes, bytes]: ...
     @property
     def safe(self) -> bool:
         """Both primes are safe, so fixed-base encryption draws exactly Paillier's randomness."""
     @property
     def public(self) -> PublicKey: ...
-    def encrypt(self, plaintexts: U64, exponent_bits: int = 0) -> U64:
-        """As Paillier, modulo p^2 and q^2 with fixed-base tables; 0 means uniform exponents."""
-    def decrypt(self, ciphertexts: U64) -> U64: ...
+    def encrypt(self, plaintexts: _U64, exponent_bits: int = 0) -> _U64:
+        """As Paillier, modulo p^2 and q^2 with fixed-base tables; 0 means uniform exponents.
+
+        Keys without safe primes draw r^n, r uniform, and refuse other exponent_bits. ValueError
+        else as for PublicKey.encrypt.
+        """
+    def decrypt(self, ciphertexts: _U64) -> _U64: ...
 
 @final
 class GroupSum:
-    """Running sums of ciphertexts by group, kept in Montgomery form. Memory does not grow with rows."""
+    """Running sums of ciphertexts by group. Memory does not grow with rows."""
 
-    def __init__(self, key: PublicKey, groups: int) -> None: ...
-    def add(self, ciphertexts: U64, groups: I64) -> None:
-        """Adds row i to the sum of groups[i], 0 <= groups[i] < groups."""
-    def result(self) -> U64:
+    def __new__(cls, key: PublicKey, groups: int) -> Self:
+        """MemoryError if there are too many groups."""
+    def add(self, ciphertexts: _U64, groups: _I64) -> None:
+        """Adds row i to the sum of groups[i], 0 <= groups[i] < groups.
+
+        After a ValueError nothing has been added.
+        """
+    def result(self) -> _U64:
         """uint64 (groups, 2L); the ciphertext 1 for an empty group."""

@@ -253,3 +253,96 @@ pub fn invert_all(values: &mut [Field]) {
     product.zeroize();
     inverse.zeroize();
 }
+
+#[cfg(test)]
+mod tests {
+    use crypto_bigint::Uint;
+
+    use super::*;
+
+    type Wide = Uint<16>;
+
+    fn value(field: &Field) -> Wide {
+        let limbs = field.0.iter().rev();
+        limbs.fold(Wide::ZERO, |sum, limb| sum.shl(51).wrapping_add(&Wide::from_u64(*limb)))
+    }
+
+    fn modulus() -> Wide {
+        Wide::ONE.shl(255).wrapping_sub(&Wide::from_u64(19))
+    }
+
+    fn assert_is(field: Field, expected: Wide) {
+        let expected = expected.rem_vartime(&modulus().to_nz().unwrap());
+        assert_eq!(field.encode(), expected.to_le_bytes().as_ref()[..32]);
+    }
+
+    /// Limbs of every bound that the type's comment allows, and values around 0 and p.
+    fn extremes() -> Vec<Field> {
+        let p = [MASK - 18, MASK, MASK, MASK, MASK];
+        let mut fields: Vec<_> = [0, 1, MASK, MASK + 1, (1 << 52) - 1, (1 << 53) - 76]
+            .map(|limb| Field([limb; 5]))
+            .into();
+        fields.extend([Field::ONE, Field(p), Field([p[0] - 1, MASK, MASK, MASK, MASK])]);
+        fields.extend([Field([p[0] + 1, MASK, MASK, MASK, MASK]), Field::SQRT_MINUS_ONE]);
+        fields
+    }
+
+    #[test]
+    fn agrees_with_big_integers_on_extreme_limbs() {
+        for a in extremes() {
+            assert_is(a, value(&a));
+            assert_is(a.square(), value(&a).wrapping_mul(&value(&a)));
+            assert_is(a.times_small(u32::MAX), value(&a).wrapping_mul(&Wide::from_u32(u32::MAX)));
+            for b in extremes() {
+                assert_is(a * b, value(&a).wrapping_mul(&value(&b)));
+                assert_is(a + b, value(&a).wrapping_add(&value(&b)));
+                let raised = value(&a).wrapping_add(&modulus().shl(2));
+                assert_is(a - b, raised.wrapping_sub(&value(&b)));
+                // The largest factors there are: a sum and a difference.
+                let product = value(&(a + b)).wrapping_mul(&value(&(a - b)));
+                assert_is((a + b) * (a - b), product);
+                let difference = value(&(a - b));
+                assert_is((a - b).square(), difference.wrapping_mul(&difference));
+            }
+        }
+    }
+
+    #[test]
+    fn inverses_and_their_zero() {
+        for a in extremes() {
+            let unit = !bool::from(a.is_zero());
+            assert_is(a * a.invert(), Wide::from_u8(unit.into()));
+        }
+        let mut batch = extremes();
+        invert_all(&mut batch);
+        for (a, inverse) in extremes().iter().zip(batch) {
+            assert_eq!(a.invert().encode(), inverse.encode());
+        }
+        assert_is(Field::SQRT_MINUS_ONE.square() + Field::ONE, Wide::ZERO);
+    }
+
+    #[test]
+    fn decodes_only_canonical_bytes() {
+        let bytes = |wide: Wide| wide.to_le_bytes().as_ref()[..32].try_into().unwrap();
+        for excess in 0..20 {
+            assert!(
+                Field::decode(&bytes(modulus().wrapping_add(&Wide::from_u8(excess)))).is_none()
+            );
+        }
+        assert!(Field::decode(&bytes(Wide::ONE.shl(255))).is_none());
+        assert!(Field::decode(&[0xff; 32]).is_none());
+        let largest = modulus().wrapping_sub(&Wide::ONE);
+        assert_is(Field::decode(&bytes(largest)).unwrap(), largest);
+    }
+
+    #[test]
+    fn reduces_48_bytes() {
+        for byte in [0, 1, 0x7f, 0x80, 0xff] {
+            let bytes = [byte; 48];
+            let expected = bytes
+                .iter()
+                .fold(Wide::ZERO, |sum, byte| sum.shl(8).wrapping_add(&Wide::from_u8(*byte)));
+            assert_is(Field::from_be_48(&bytes), expected);
+        }
+    }
+}

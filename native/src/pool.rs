@@ -4,9 +4,14 @@ use crate::error::{Result, refuse};
 
 /// Sizes the pool; 0 means one thread a core. Once the pool runs, only its own size is accepted.
 pub fn set_threads(count: usize) -> Result<()> {
+    let count = match count {
+        0 => std::thread::available_parallelism().map_or(1, |cores| cores.get()),
+        count => count,
+    };
     let built = rayon::ThreadPoolBuilder::new().num_threads(count).build_global();
-    if built.is_err() && count != rayon::current_num_threads() {
-        refuse!("the thread pool already runs with {} threads", rayon::current_num_threads());
+    let running = rayon::current_num_threads();
+    if built.is_err() && count != running {
+        refuse!("the thread pool already runs with {running} threads");
     }
     Ok(())
 }

@@ -60,3 +60,28 @@ impl FixedBase {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agrees_with_plain_powers() {
+        let modulus = Modulus::new(&[u64::MAX; 8]);
+        let base = modulus.enter(&[3, 0, 0, 0, 0, 0, 0, 5]);
+        let scale = modulus.enter(&[7, 0, 0, 0, 0, 0, 0, 0]);
+        let table = FixedBase::new(&modulus, &base, 8, &scale);
+        let exponents: [u64; 5] = [0, 1, 255, 1 << 40, u64::MAX];
+        let bytes: Vec<u8> = exponents.iter().flat_map(|exponent| exponent.to_le_bytes()).collect();
+        let mut out = zeros(5 * 8);
+        table.powers(&modulus, &bytes, 8, &mut out);
+        for (exponent, out) in exponents.iter().zip(out.chunks_exact(8)) {
+            let expected = modulus.product(&modulus.power(&base, &[*exponent]), &scale);
+            assert_eq!(*expected, out);
+        }
+        // A shorter exponent uses the first part of the table.
+        let mut out = zeros(8);
+        table.powers(&modulus, &[4, 1], 2, &mut out);
+        assert_eq!(*modulus.product(&modulus.power(&base, &[260]), &scale), *out);
+    }
+}

@@ -1,7 +1,8 @@
 //! Natural numbers as little-endian slices of 64-bit limbs.
 //!
 //! What runs per row is here and in [`montgomery`]; set-up arithmetic is crypto-bigint's.
-//! All of it is constant time in the values, and owned numbers are wiped.
+//! All of it is constant time in the values (but for tables of powers, which say so), and owned
+//! numbers are wiped.
 
 pub mod fixed_base;
 pub mod montgomery;
@@ -23,7 +24,12 @@ pub fn from_bytes(bytes: &[u8]) -> Limbs {
 }
 
 pub fn to_bytes(limbs: &[u64]) -> Zeroizing<Vec<u8>> {
-    Zeroizing::new(limbs.iter().flat_map(|limb| limb.to_le_bytes()).collect())
+    // Of full size from the start: a vector that grows leaves copies behind.
+    let mut bytes = Zeroizing::new(vec![0; 8 * limbs.len()]);
+    for (chunk, limb) in bytes.as_chunks_mut().0.iter_mut().zip(limbs) {
+        *chunk = limb.to_le_bytes();
+    }
+    bytes
 }
 
 /// The position of the highest bit, plus one.
@@ -139,4 +145,40 @@ pub fn inverse_of_odd(a: &[u64]) -> Limbs {
 
 pub fn coprime(a: &[u64], b: &[u64]) -> bool {
     boxed(a).gcd(&*boxed(b)).is_one().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_and_bits() {
+        assert_eq!(*from_bytes(&[1, 0, 0, 0, 0, 0, 0, 0x80, 3]), [0x8000_0000_0000_0001, 3]);
+        assert_eq!(to_bytes(&[1, 2])[..9], [1, 0, 0, 0, 0, 0, 0, 0, 2]);
+        assert_eq!([bit_length(&[]), bit_length(&[0, 0]), bit_length(&[5, 1, 0])], [0, 0, 65]);
+    }
+
+    #[test]
+    fn carries_run_through() {
+        assert_eq!(*add(&[u64::MAX, u64::MAX, 1], 1), [0, 0, 2]);
+        assert_eq!(*double(&[1 << 63, 3]), [0, 7]);
+        assert_eq!(*halve(&[1, 3]), [1 << 63, 1]);
+        let mut out = [0; 4];
+        multiply_add_to(&[u64::MAX; 2], &[u64::MAX; 2], &[u64::MAX; 2], &mut out);
+        assert_eq!(out, [0, 0, u64::MAX, u64::MAX]); // (R-1)^2 + R-1 = R(R-1)
+        let mut difference = [0, 0, 1];
+        assert!(!subtract(&mut difference, &[1, 0, 0]));
+        assert_eq!(difference, [u64::MAX, u64::MAX, 0]);
+        assert!(subtract(&mut difference, &[0, 0, 1]));
+    }
+
+    #[test]
+    fn random_numbers_stay_below_and_vary() {
+        let bound = [0, 0, 3];
+        let mut rows = [0; 3 * 300];
+        fill_below(&bound, &mut rows);
+        let tops = [0, 1, 2].map(|top| rows.chunks(3).filter(|row| row[2] == top).count());
+        assert_eq!(tops.iter().sum::<usize>(), 300);
+        assert!(tops.iter().all(|count| *count > 40));
+    }
 }

@@ -168,3 +168,86 @@ impl Modulus {
         result
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bigint::{fill_below, inverse};
+
+    /// The sizes of p, p^2 and n^2 for keys of 1024 to 3072 bits.
+    const SIZES: [usize; 7] = [8, 16, 24, 32, 48, 64, 96];
+
+    /// The smallest and the largest modulus of full length, and one that is not of full length.
+    fn moduli(len: usize) -> [Vec<u64>; 3] {
+        let mut smallest = vec![0; len];
+        smallest[0] = 1;
+        smallest[len - 1] = 1 << 63;
+        let mut short = vec![u64::MAX; len];
+        short[len - 1] = 1;
+        [smallest, vec![u64::MAX; len], short]
+    }
+
+    /// 0, 1, m - 1, one at random, in this order; all below m.
+    fn operands(m: &[u64]) -> [Vec<u64>; 4] {
+        let mut one = vec![0; m.len()];
+        one[0] = 1;
+        let mut largest = m.to_vec();
+        largest[0] -= 1;
+        let mut random = vec![0; m.len()];
+        fill_below(m, &mut random);
+        [vec![0; m.len()], one, largest, random]
+    }
+
+    #[test]
+    fn multiplies_and_subtracts_extreme_operands() {
+        for m in SIZES.into_iter().flat_map(moduli) {
+            let modulus = Modulus::new(&m);
+            let r_inverse = inverse(modulus.one(), &m).unwrap();
+            let all_ones = vec![u64::MAX; m.len()];
+            for b in operands(&m) {
+                for a in operands(&m).iter().chain([&all_ones]) {
+                    let expected =
+                        remainder(&multiply(&remainder(&multiply(a, &b), &m), &r_inverse), &m);
+                    assert_eq!(modulus.product(a, &b), expected);
+                }
+                for a in operands(&m) {
+                    let mut difference = zeros(m.len());
+                    modulus.subtract(&a, &b, &mut difference);
+                    let mut sum = zeros(m.len());
+                    modulus.subtract(&difference, &modulus.negate(&b), &mut sum);
+                    assert_eq!(*sum, a);
+                    assert!(below(&difference, &m));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn enters_and_leaves() {
+        for m in SIZES.into_iter().flat_map(moduli) {
+            let modulus = Modulus::new(&m);
+            for a in operands(&m) {
+                assert_eq!(*modulus.leave(&modulus.enter(&a)), a);
+                let wide = multiply(&a, &vec![u64::MAX; m.len()]);
+                assert_eq!(modulus.leave(&modulus.enter_wide(&wide)), remainder(&wide, &m));
+            }
+        }
+    }
+
+    #[test]
+    fn powers_are_repeated_products() {
+        let m = &moduli(8)[1];
+        let modulus = Modulus::new(m);
+        for x in operands(m).map(|x| modulus.enter(&x)) {
+            let mut power: Limbs = modulus.one().to_vec().into();
+            for exponent in 0..100 {
+                assert_eq!(modulus.power(&x, &[exponent, 0]), power);
+                power = modulus.product(&power, &x);
+            }
+            // x^(2^64 + 1) = (x^(2^63))^2 x
+            let root = modulus.power(&x, &[1 << 63]);
+            let expected = modulus.product(&modulus.product(&root, &root), &x);
+            assert_eq!(modulus.power(&x, &[1, 1]), expected);
+        }
+    }
+}

@@ -21,7 +21,8 @@ const BLOCK: usize = 16;
 /// Sizes of n that are accepted: multiples of 128 bits in this range.
 const BITS: std::ops::RangeInclusive<usize> = 1024..=4096;
 
-/// Twice 112 bits of security is 224, and exponents are taken twice as long again.
+/// Generic attacks on a short exponent cost the root of its range: 224 bits would do for the 112
+/// of the smallest modulus. Twice that leaves a margin.
 const MIN_EXPONENT_BITS: usize = 448;
 
 fn check_size(bits: usize) -> Result<()> {

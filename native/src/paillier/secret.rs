@@ -6,8 +6,8 @@ use zeroize::Zeroizing;
 use crate::bigint::fixed_base::FixedBase;
 use crate::bigint::montgomery::Modulus;
 use crate::bigint::{
-    Limbs, add, bit_length, coprime, fill_below, from_bytes, halve, inverse, inverse_of_odd,
-    multiply, multiply_add_to, subtract, to_bytes, zeros,
+    Limbs, add, bit_length, fill_below, from_bytes, halve, inverse, inverse_of_odd, multiply,
+    multiply_add_to, subtract, to_bytes, zeros,
 };
 use crate::error::{Result, refuse};
 use crate::paillier::public::fill_exponents;
@@ -77,13 +77,14 @@ impl SecretKey {
         Self::new(&p, &q, p_safe && q_safe)
     }
 
-    /// p and q are different primes of one length.
+    /// p and q are different primes of one length, so that neither divides the other less one: n
+    /// is coprime to (p-1)(q-1).
     fn new(p: &[u64], q: &[u64], safe: bool) -> Result<Self> {
         let n = multiply(p, q);
         if bit_length(&n) != 64 * n.len() {
             refuse!("the product of both primes must have twice their length");
         }
-        let (p, q) = (Half::new(p, q)?, Half::new(q, p)?);
+        let (p, q) = (Half::new(p, q), Half::new(q, p));
         let join_squares = Join::new(&p.square, q.square.limbs());
         let join_primes = Join::new(&p.prime, q.prime.limbs());
         let public = Arc::new(PublicKey::new(&n));
@@ -163,24 +164,21 @@ impl SecretKey {
 }
 
 impl Half {
-    fn new(p: &[u64], other: &[u64]) -> Result<Self> {
+    fn new(p: &[u64], other: &[u64]) -> Self {
         let mut order: Limbs = p.to_vec().into();
         order[0] -= 1;
-        if !coprime(&order, other) {
-            refuse!("n and (p-1)(q-1) must be coprime");
-        }
         let prime = Modulus::new(p);
         // (1+n)^(p-1) = 1 + (p-1)n modulo p^2, so L gives (p-1)q, which is -q modulo p.
-        let scale = inverse(other, p).map(|inverse| prime.negate(&prime.enter(&inverse)));
-        let Some(scale) = scale else { refuse!("the primes differ") };
-        Ok(Self {
+        let inverse = inverse(other, p).expect("different primes are coprime");
+        let scale = prime.negate(&prime.enter(&inverse));
+        Self {
             square: Modulus::new(&multiply(p, p)),
             exact: inverse_of_odd(p),
             prime,
             order,
             scale,
             masks: OnceLock::new(),
-        })
+        }
     }
 
     /// Random powers of the generator, as x R^2 (see `Join`).
