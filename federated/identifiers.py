@@ -88,8 +88,8 @@ def normalise(values: Texts, kind: str, *, region: str = "CN") -> Normalised:
     return Normalised(ids, pc.if_else(pc.is_null(text), _text(Reason.EMPTY), reasons))
 
 
-def _joined(values: Texts) -> pa.LargeStringArray:
-    """The values as one array."""
+def as_text(values: Texts) -> pa.LargeStringArray:
+    """The values as one Arrow array."""
     text: Any = pa.array(values, _TEXT) if isinstance(values, pd.Series) else values.cast(_TEXT)
     if isinstance(text, pa.ChunkedArray):
         text = text.combine_chunks()
@@ -98,7 +98,7 @@ def _joined(values: Texts) -> pa.LargeStringArray:
 
 def _plain(values: Texts) -> pa.LargeStringArray:
     """The values as one array, trimmed, without full-width or invisible characters."""
-    text: Any = _joined(values)
+    text: Any = as_text(values)
     if not pc.all(pc.string_is_ascii(text), min_count=0).as_py():
         text = pc.utf8_normalize(text, "NFKC")  # type: ignore[attr-defined]
         text = pc.replace_substring_regex(text, r"\p{Cf}+", "")
@@ -251,6 +251,11 @@ def _ascii_domain(address: str) -> str:
 # Many ids
 
 
+def with_kind(kind: str, ids: Texts) -> pa.LargeStringArray:
+    """`kind:` before each id: what is hashed, and how consents know a person; null stays null."""
+    return pc.binary_join_element_wise(_text(f"{kind}:"), as_text(ids), _text(""))
+
+
 @dataclass(frozen=True, eq=False)
 class Ids:
     """Canonical ids joined in one buffer, as the native kernels take them.
@@ -273,7 +278,7 @@ class Ids:
     @classmethod
     def from_strings(cls, kind: str, ids: Texts) -> "Ids":
         """The ids in order; the bytes are shared where possible. ValueError if one is missing."""
-        text = _joined(ids)
+        text = as_text(ids)
         if text.null_count:
             raise ValueError("an id is missing")
         if not len(text):
@@ -292,3 +297,8 @@ class Ids:
         offsets, data = pa.py_buffer(self.offsets.data), pa.py_buffer(self.data.data)
         ids = pa.LargeStringArray.from_buffers(len(self), offsets, data)
         return cast(pa.LargeStringArray, ids)
+
+    def named(self) -> pa.LargeStringArray:
+        """Each id behind its kind, as it is hashed: `phone:+8613912345678`."""
+        named = pc.binary_join_element_wise(_text(f"{self.kind}:"), self.to_strings(), _text(""))
+        return cast(pa.LargeStringArray, named)

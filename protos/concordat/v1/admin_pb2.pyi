@@ -20,14 +20,6 @@ class StatusReply(_message.Message):
     version: str
     def __init__(self, name: _Optional[str] = ..., address: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
 
-class StopRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
-
-class StopReply(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
-
 class JobRequest(_message.Message):
     __slots__ = ("job_yaml",)
     JOB_YAML_FIELD_NUMBER: _ClassVar[int]
@@ -35,16 +27,18 @@ class JobRequest(_message.Message):
     def __init__(self, job_yaml: _Optional[str] = ...) -> None: ...
 
 class JobPreview(_message.Message):
-    __slots__ = ("job", "agreement", "peer", "disclosures")
+    __slots__ = ("job", "agreement", "purpose", "peer", "disclosures")
     JOB_FIELD_NUMBER: _ClassVar[int]
     AGREEMENT_FIELD_NUMBER: _ClassVar[int]
+    PURPOSE_FIELD_NUMBER: _ClassVar[int]
     PEER_FIELD_NUMBER: _ClassVar[int]
     DISCLOSURES_FIELD_NUMBER: _ClassVar[int]
     job: str
     agreement: str
+    purpose: str
     peer: str
     disclosures: _containers.RepeatedCompositeFieldContainer[Disclosure]
-    def __init__(self, job: _Optional[str] = ..., agreement: _Optional[str] = ..., peer: _Optional[str] = ..., disclosures: _Optional[_Iterable[_Union[Disclosure, _Mapping]]] = ...) -> None: ...
+    def __init__(self, job: _Optional[str] = ..., agreement: _Optional[str] = ..., purpose: _Optional[str] = ..., peer: _Optional[str] = ..., disclosures: _Optional[_Iterable[_Union[Disclosure, _Mapping]]] = ...) -> None: ...
 
 class Disclosure(_message.Message):
     __slots__ = ("party", "learns")
@@ -55,14 +49,14 @@ class Disclosure(_message.Message):
     def __init__(self, party: _Optional[str] = ..., learns: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class JobEvent(_message.Message):
-    __slots__ = ("progress", "result_json", "failure")
+    __slots__ = ("progress", "report_json", "failure")
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
-    RESULT_JSON_FIELD_NUMBER: _ClassVar[int]
+    REPORT_JSON_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     progress: Progress
-    result_json: str
+    report_json: str
     failure: Failure
-    def __init__(self, progress: _Optional[_Union[Progress, _Mapping]] = ..., result_json: _Optional[str] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ...) -> None: ...
+    def __init__(self, progress: _Optional[_Union[Progress, _Mapping]] = ..., report_json: _Optional[str] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ...) -> None: ...
 
 class Progress(_message.Message):
     __slots__ = ("run", "stage", "done", "total")

@@ -50,11 +50,6 @@ class AdminStub:
                 request_serializer=protos_dot_concordat_dot_v1_dot_admin__pb2.JobRequest.SerializeToString,
                 response_deserializer=protos_dot_concordat_dot_v1_dot_admin__pb2.JobEvent.FromString,
                 _registered_method=True)
-        self.Stop = channel.unary_unary(
-                '/concordat.v1.Admin/Stop',
-                request_serializer=protos_dot_concordat_dot_v1_dot_admin__pb2.StopRequest.SerializeToString,
-                response_deserializer=protos_dot_concordat_dot_v1_dot_admin__pb2.StopReply.FromString,
-                _registered_method=True)
 
 
 class AdminServicer:
@@ -81,12 +76,6 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Stop(self, request, context):
-        """Missing associated documentation comment in .proto file."""
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
 
 def add_AdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -104,11 +93,6 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.RunJob,
                     request_deserializer=protos_dot_concordat_dot_v1_dot_admin__pb2.JobRequest.FromString,
                     response_serializer=protos_dot_concordat_dot_v1_dot_admin__pb2.JobEvent.SerializeToString,
-            ),
-            'Stop': grpc.unary_unary_rpc_method_handler(
-                    servicer.Stop,
-                    request_deserializer=protos_dot_concordat_dot_v1_dot_admin__pb2.StopRequest.FromString,
-                    response_serializer=protos_dot_concordat_dot_v1_dot_admin__pb2.StopReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -193,33 +177,6 @@ class Admin:
             '/concordat.v1.Admin/RunJob',
             protos_dot_concordat_dot_v1_dot_admin__pb2.JobRequest.SerializeToString,
             protos_dot_concordat_dot_v1_dot_admin__pb2.JobEvent.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def Stop(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/concordat.v1.Admin/Stop',
-            protos_dot_concordat_dot_v1_dot_admin__pb2.StopRequest.SerializeToString,
-            protos_dot_concordat_dot_v1_dot_admin__pb2.StopReply.FromString,
             options,
             channel_credentials,
             insecure,

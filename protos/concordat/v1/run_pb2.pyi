@@ -35,7 +35,7 @@ class Frame(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., inputs: _Optional[_Union[Inputs, _Mapping]] = ..., signature: _Optional[_Union[Signature, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., points: _Optional[_Union[Points, _Mapping]] = ..., group_sizes: _Optional[_Union[GroupSizes, _Mapping]] = ..., encrypted_rows: _Optional[_Union[EncryptedRows, _Mapping]] = ..., masked_sums: _Optional[_Union[MaskedSums, _Mapping]] = ..., released_sums: _Optional[_Union[ReleasedSums, _Mapping]] = ..., matches: _Optional[_Union[Matches, _Mapping]] = ..., commitment: _Optional[_Union[Commitment, _Mapping]] = ..., abort: _Optional[_Union[Abort, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol_version", "run", "agreement_digest", "suite", "role", "party", "job", "signing_key", "paillier_modulus", "code_version")
+    __slots__ = ("protocol_version", "run", "agreement_digest", "suite", "role", "party", "job", "signing_key", "paillier_modulus", "code_version", "time")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
     AGREEMENT_DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -46,6 +46,7 @@ class Hello(_message.Message):
     SIGNING_KEY_FIELD_NUMBER: _ClassVar[int]
     PAILLIER_MODULUS_FIELD_NUMBER: _ClassVar[int]
     CODE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     run: str
     agreement_digest: bytes
@@ -56,7 +57,8 @@ class Hello(_message.Message):
     signing_key: bytes
     paillier_modulus: bytes
     code_version: str
-    def __init__(self, protocol_version: _Optional[int] = ..., run: _Optional[str] = ..., agreement_digest: _Optional[bytes] = ..., suite: _Optional[str] = ..., role: _Optional[str] = ..., party: _Optional[str] = ..., job: _Optional[bytes] = ..., signing_key: _Optional[bytes] = ..., paillier_modulus: _Optional[bytes] = ..., code_version: _Optional[str] = ...) -> None: ...
+    time: str
+    def __init__(self, protocol_version: _Optional[int] = ..., run: _Optional[str] = ..., agreement_digest: _Optional[bytes] = ..., suite: _Optional[str] = ..., role: _Optional[str] = ..., party: _Optional[str] = ..., job: _Optional[bytes] = ..., signing_key: _Optional[bytes] = ..., paillier_modulus: _Optional[bytes] = ..., code_version: _Optional[str] = ..., time: _Optional[str] = ...) -> None: ...
 
 class Inputs(_message.Message):
     __slots__ = ("root", "size", "log_origin", "log_size", "log_root", "log_checkpoint")
@@ -153,12 +155,14 @@ class Matches(_message.Message):
     def __init__(self, positions: _Optional[bytes] = ..., last: _Optional[bool] = ...) -> None: ...
 
 class Commitment(_message.Message):
-    __slots__ = ("transcript", "result")
+    __slots__ = ("transcript", "result", "time")
     TRANSCRIPT_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
     transcript: bytes
     result: bytes
-    def __init__(self, transcript: _Optional[bytes] = ..., result: _Optional[bytes] = ...) -> None: ...
+    time: str
+    def __init__(self, transcript: _Optional[bytes] = ..., result: _Optional[bytes] = ..., time: _Optional[str] = ...) -> None: ...
 
 class Abort(_message.Message):
     __slots__ = ("code", "message")

@@ -1,0 +1,451 @@
+"""The agreement two institutions sign, and the job that runs under it.
+
+An agreement says everything a run depends on; what it does not name is not allowed. What is signed
+is the canonical JSON of the document as written, so nothing here fills in a value that matters.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from compliance.canonical import canonical, parse
+from compliance.document import MAX_CHARACTERS, load
+from compliance.errors import AgreementInvalid, AgreementRefusal, JobInvalid
+from protos.errors import ConcordatError
+
+MINIMUM_GROUP_FLOOR = 10  # docs/adr/0031: a smaller group shields nobody
+RUN_WINDOW = timedelta(hours=24)  # what limits.runs_per_day counts over
+
+Token = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$")]
+Text = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,128}$")]
+IdentifierKind = Literal["phone", "resident_id", "email", "company_code"]
+Statistic = Literal["count", "sum", "mean", "variance", "share", "histogram"]
+JobKind = Literal["overlap", "intersect", "insight"]
+
+
+def _time(value: object) -> datetime:
+    try:
+        if isinstance(value, str) and re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d", value):
+            return datetime.fromisoformat(value)
+    except ValueError:
+        pass
+    raise ValueError("should be a time such as 2026-01-01T00:00:00+08:00")
+
+
+def _release(value: object) -> object:
+    if value == "noised":
+        raise ValueError("noised is not yet there; only exact is")
+    return value
+
+
+Time = Annotated[AwareDatetime, BeforeValidator(_time)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class _Document(_Model):
+    """A model that is a whole document. Subclasses say what it is called and how it is refused."""
+
+    noun: ClassVar[str]
+    invalid: ClassVar[type[ConcordatError]]
+
+    @classmethod
+    def from_yaml(cls, text: str) -> Self:
+        """The document as people write it."""
+        try:
+            return cls.from_document(canonical(load(text)))
+        except ValueError as error:
+            raise cls._refusal(str(error)) from None
+
+    @classmethod
+    def from_document(cls, document: bytes) -> Self:
+        """The document as it is signed or sent: canonical JSON. NotCanonical (E500) otherwise."""
+        if len(document) > MAX_CHARACTERS:
+            raise cls._refusal(f"it is longer than {MAX_CHARACTERS} bytes")
+        parse(document)
+        try:
+            return cls.model_validate_json(document)
+        except ValidationError as error:
+            raise cls._refusal("; ".join(_problems(error))) from None
+
+    @classmethod
+    def _refusal(cls, problem: str) -> ConcordatError:
+        return cls.invalid(
+            f"This is no valid {cls.noun}: {problem}.",
+            f"Correct the document and try again; docs/reference has a complete {cls.noun}.",
+        )
+
+
+# The agreement
+
+
+class Parties(_Model):
+    """The institutions by role; the bank is the one that receives results."""
+
+    bank: Token
+    partner: Token
+
+
+class Validity(_Model):
+    """from <= now < until."""
+
+    start: Annotated[Time, Field(alias="from")]
+    until: Time
+
+
+class Share(_Model):
+    """The condition whose share is asked for: above < value <= up_to."""
+
+    above: Decimal | None = None
+    up_to: Decimal | None = None
+
+
+class Feature(_Model):
+    """A number per person, clipped to [lower, upper] and kept to `decimals` places.
+
+    bins are the inner edges of a histogram: (-inf, e1], (e1, e2], ... (ek, inf).
+    """
+
+    kind: Literal["numeric"] = "numeric"
+    unit: Text | None = None
+    lower: Decimal
+    upper: Decimal
+    decimals: Annotated[int, Field(ge=0, le=9)]
+    bins: Annotated[tuple[Decimal, ...], Field(max_length=100)] = ()
+    share: Share | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.lower < self.upper:
+            raise ValueError("lower should be below upper")
+        if list(self.bins) != sorted(set(self.bins)):
+            raise ValueError("bins should be edges in ascending order")
+        edges = [self.share.above, self.share.up_to] if self.share else []
+        inner = [edge for edge in edges if edge is not None]
+        if self.share and (not inner or inner != sorted(set(inner))):
+            raise ValueError("share should say above, up_to or both, above being the smaller")
+        for number in (*self.bins, *inner):
+            if not self.lower <= number < self.upper:
+                raise ValueError("bins and share should lie between lower and upper")
+        for number in (self.lower, self.upper, *self.bins, *inner):
+            scaled = number.scaleb(self.decimals)
+            if scaled != scaled.to_integral_value():
+                raise ValueError(f"a number has more than {self.decimals} decimals")
+            if abs(scaled) > 2**52:
+                raise ValueError("a bound is too large to be kept exactly")
+        return self
+
+
+class Provided(_Model):
+    """What a side puts in: a dataset its node's configuration names, and what is in it."""
+
+    dataset: Token
+    identifier: IdentifierKind
+    categories: Annotated[tuple[Token, ...], Field(min_length=1, max_length=64)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _check_distinct(self.categories, "categories")
+        return self
+
+
+class ProvidedFeatures(Provided):
+    features: Annotated[dict[Token, Feature], Field(max_length=256)] = {}
+
+
+class Data(_Model):
+    bank: Provided
+    partner: ProvidedFeatures
+
+
+class Band(_Model):
+    """Values up to and including `upper`, above the band before; the last band is open."""
+
+    label: Text
+    upper: Decimal | None = None
+
+
+class Axis(_Model):
+    """One way of dividing the bank's customers: bands of a number, or the values of a text."""
+
+    label: Token
+    column: Text
+    bands: Annotated[tuple[Band, ...], Field(max_length=100)] = ()
+    values: Annotated[tuple[Text, ...], Field(max_length=100)] = ()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.values or tuple(band.label for band in self.bands)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if bool(self.bands) == bool(self.values):
+            raise ValueError("should have either bands or values")
+        uppers = [band.upper for band in self.bands[:-1]]
+        if None in uppers or (self.bands and self.bands[-1].upper is not None):
+            raise ValueError(
+                "every band but the last should have an upper bound, and the last none"
+            )
+        bounds = [upper for upper in uppers if upper is not None]
+        if bounds != sorted(set(bounds)):
+            raise ValueError("bands should be in ascending order")
+        _check_distinct(self.labels, "labels")
+        return self
+
+
+class Overlap(_Model):
+    """How many customers both sides share."""
+
+
+class Intersect(_Model):
+    """Which of the bank's customers are also the partner's."""
+
+    partner_learns: Literal["size", "ids"]
+
+
+class Insight(_Model):
+    """Aggregates of the partner's features for each segment of the bank's customers."""
+
+    minimum_group: Annotated[int, Field(ge=MINIMUM_GROUP_FLOOR, le=1_000_000)]
+    release: Annotated[Literal["exact"], BeforeValidator(_release)]
+    key_bits: Literal[2048, 3072]
+    exponents: Literal["full", "short"]
+    statistics: Annotated[tuple[Statistic, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _check_distinct(self.statistics, "statistics")
+        return self
+
+
+class Jobs(_Model):
+    """The jobs the agreement allows, with their parameters; one left out is not allowed."""
+
+    overlap: Overlap | None = None
+    intersect: Intersect | None = None
+    insight: Insight | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError("should allow at least one job")
+        return self
+
+
+class Limits(_Model):
+    runs_per_day: Annotated[int, Field(ge=1, le=10_000)]
+
+
+class Agreement(_Document):
+    """An agreement between two institutions. Raises AgreementInvalid (E301) when read."""
+
+    invalid = AgreementInvalid
+    noun = "agreement"
+
+    agreement: Token
+    version: Annotated[int, Field(ge=1, le=1_000_000)]
+    parties: Parties
+    purpose: Token
+    legal_basis: Literal["consent"]
+    valid: Validity
+    retention_days: Annotated[int, Field(ge=1, le=36_525)]
+    impact_assessment: Text
+    data: Data
+    segmentation: Annotated[tuple[Axis, ...], Field(max_length=4)] = ()
+    jobs: Jobs
+    limits: Limits
+    _document: bytes = PrivateAttr(b"")
+
+    @property
+    def document(self) -> bytes:
+        """The canonical JSON of the agreement as written: what both institutions sign."""
+        return self._document
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of the document (32 bytes)."""
+        return hashlib.sha256(self._document).digest()
+
+    @classmethod
+    def from_document(cls, document: bytes) -> Self:
+        agreement = super().from_document(document)
+        agreement._document = document
+        return agreement
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.parties.bank == self.parties.partner:
+            raise ValueError("parties: bank and partner should be two institutions")
+        if not self.valid.start < self.valid.until:
+            raise ValueError("valid: from should be before until")
+        if self.data.bank.identifier != self.data.partner.identifier:
+            raise ValueError("data: both sides should use the same identifier")
+        if self.jobs.insight and not (self.segmentation and self.data.partner.features):
+            raise ValueError("jobs.insight: needs segmentation and data.partner.features")
+        _check_distinct([axis.label for axis in self.segmentation], "segmentation: labels")
+        return self
+
+
+# The job
+
+
+class Job(_Document):
+    """What one run is asked to do. Raises JobInvalid (E302) when read.
+
+    `output` is where the submitting side writes the result; it is not part of what is shared.
+    """
+
+    invalid = JobInvalid
+    noun = "job"
+
+    job: JobKind
+    agreement: Token
+    purpose: Token
+    features: Annotated[dict[Token, tuple[Statistic, ...]], Field(max_length=256)] = {}
+    output: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.job == "insight") != bool(self.features):
+            raise ValueError("features: an insight names at least one, another job names none")
+        for name, statistics in self.features.items():
+            if not statistics:
+                raise ValueError(f"features.{name}: should name at least one statistic")
+            _check_distinct(statistics, f"features.{name}")
+        return self
+
+    @property
+    def shared(self) -> bytes:
+        """Canonical JSON of the job as both sides know it, without `output`."""
+        return canonical(self.model_dump(mode="json", exclude={"output"}, exclude_defaults=True))
+
+
+def permits(agreement: Agreement, job: Job, *, now: datetime, runs: int) -> None:
+    """Raises AgreementRefusal (E310), naming the clause, unless the agreement allows this job now.
+
+    runs: how many runs were started under the agreement within RUN_WINDOW.
+    """
+
+    def refuse(clause: str, why: str) -> AgreementRefusal:
+        return AgreementRefusal(agreement.agreement, agreement.version, clause, why)
+
+    if job.agreement != agreement.agreement:
+        raise refuse("agreement", "the job names another agreement")
+    if now < agreement.valid.start:
+        raise refuse("valid.from", "it is not yet valid")
+    if now >= agreement.valid.until:
+        raise refuse("valid.until", "it is no longer valid")
+    if job.purpose != agreement.purpose:
+        raise refuse("purpose", f"it is for {agreement.purpose}, not for {job.purpose}")
+    terms = getattr(agreement.jobs, job.job)
+    if terms is None:
+        raise refuse(f"jobs.{job.job}", "it does not allow this kind of job")
+    for name, statistics in job.features.items():
+        clause = f"data.partner.features.{name}"
+        feature = agreement.data.partner.features.get(name)
+        if feature is None:
+            raise refuse(clause, "it names no such feature")
+        for statistic in statistics:
+            if statistic not in terms.statistics:
+                raise refuse("jobs.insight.statistics", f"it does not allow {statistic}")
+        if "histogram" in statistics and not feature.bins:
+            raise refuse(f"{clause}.bins", "a histogram needs its edges there")
+        if "share" in statistics and feature.share is None:
+            raise refuse(f"{clause}.share", "a share needs its condition there")
+    if runs >= agreement.limits.runs_per_day:
+        raise refuse(
+            "limits.runs_per_day",
+            f"{runs} runs were started in the last 24 hours, unfinished ones included",
+        )
+
+
+def disclosure(agreement: Agreement, job: Job) -> dict[str, list[str]]:
+    """What each party learns from a job that `permits` lets through, by the party's name."""
+    bank, partner = agreement.parties.bank, agreement.parties.partner
+    sizes = {bank: f"the size of {partner}'s set", partner: f"the size of {bank}'s set"}
+    match job.job:
+        case "overlap":
+            return {
+                bank: [f"how many customers it shares with {partner}", sizes[bank]],
+                partner: [sizes[partner]],
+            }
+        case "intersect":
+            learns = {
+                bank: [f"which of its own customers are also {partner}'s", sizes[bank]],
+                partner: [sizes[partner]],
+            }
+            if agreement.jobs.intersect and agreement.jobs.intersect.partner_learns == "ids":
+                learns[partner].append(f"which of its own customers are also {bank}'s")
+            return learns
+        case "insight":
+            minimum = agreement.jobs.insight.minimum_group if agreement.jobs.insight else 0
+            asked = "; ".join(
+                f"{name} ({', '.join(job.features[name])})" for name in sorted(job.features)
+            )
+            return {
+                bank: [
+                    sizes[bank],
+                    f"the shared count of every segment of at least {minimum} customers, "
+                    "suppressed ones too",
+                    f"for each segment with at least {minimum} shared customers: {asked}",
+                ],
+                partner: [
+                    f"the sizes and shared counts of segments of at least {minimum} customers, "
+                    "without their names, and never who is in them",
+                ],
+            }
+
+
+# Reading
+
+
+def _check_distinct(names: Iterable[str], what: str) -> None:
+    names = list(names)
+    if len(names) != len(set(names)):
+        raise ValueError(f"{what} should all differ")
+
+
+def _problems(error: ValidationError) -> list[str]:
+    """Each problem as `path: what is wrong`, without the values given."""
+    lines = []
+    for problem in error.errors(include_url=False, include_input=False):
+        path = "".join(f"[{at + 1}]" if isinstance(at, int) else f".{at}" for at in problem["loc"])
+        context = problem.get("ctx", {})
+        match problem["type"]:
+            case "missing":
+                what = "is missing"
+            case "extra_forbidden":
+                what = "is not known here"
+            case "string_type":
+                what = "should be text (put it in quotes)"
+            case "string_pattern_mismatch":
+                what = "should be a short name"
+            case "literal_error":
+                what = f"should be {context['expected']}"
+            case "too_short":
+                what = "should name at least one"
+            case "timezone_aware":
+                what = "should have an offset from UTC, such as +08:00"
+            case "value_error":
+                what = str(context["error"])
+            case _:
+                what = problem["msg"].replace("Input should", "should")
+        lines.append(f"{path[1:]}: {what}" if path else what)
+    return lines

@@ -1,0 +1,295 @@
+"""Audit: is everything this node holds what its log says, and signed by whom it should be?
+
+The log is verified first, from its stored bytes. What rests on it is then compared with it, both
+ways: agreements, receipts, what went into each run, and every consent in the vault.
+"""
+
+import hashlib
+from collections.abc import Container, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sqlalchemy import Connection, select
+
+from compliance.batch import U8, fetch
+from compliance.canonical import parse
+from compliance.consent import (
+    TERMS,
+    consent_leaves,
+    consents,
+    leaves,
+    record_macs,
+    reference_macs,
+    terms,
+)
+from compliance.errors import LogDamaged, VaultKey
+from compliance.gate import run_inputs
+from compliance.log import log_entries, subtree_leaves, tree_root
+from compliance.note import VerifierKey
+from compliance.receipt import check, receipts
+from compliance.register import SIGNED, Keys, agreements, registered, unsigned
+from compliance.signing import Envelope, keyid
+from compliance.vault import VaultKeys, subjects
+from compliance.verify import LogReport, verify_log
+from federated import _native
+from protos.errors import ConcordatError
+
+_NONCE_END = len('{"nonce":"') + 32  # of a consent's leaf; what follows is determined
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What an audit looked at and what it found, as places and problems in `report.findings`."""
+
+    report: LogReport
+    agreements: int
+    receipts: int
+    consents: int
+
+    @property
+    def ok(self) -> bool:
+        return self.report.ok
+
+    def __str__(self) -> str:
+        """The verdict in one sentence."""
+        if not self.ok:
+            findings = _count(len(self.report.findings) + self.report.unlisted, "finding")
+            first = self.report.findings[0]
+            return f"This store is not what its log says: {findings}, the first at {first}."
+        witnesses = [f"up to {size} by {name}" for name, size in self.report.cosigned.items()]
+        return (
+            f"The log of {self.report.size} entries is whole and cosigned "
+            f"{' and '.join(witnesses) or 'by nobody yet'}; {_count(self.agreements, 'agreement')}, "
+            f"{_count(self.receipts, 'receipt')} and {_count(self.consents, 'consent')} "
+            "agree with it."
+        )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def verify(
+    conn: Connection,
+    log: VerifierKey,
+    *,
+    keys: Keys,
+    vault: VaultKeys,
+    witnesses: Iterable[VerifierKey] = (),
+) -> Verdict:
+    """Audits a store as one snapshot shows it. Raises nothing for what it finds.
+
+    log: the log's key. keys: the pinned public key (32 bytes) of every party, by name.
+    """
+    report = verify_log(conn, log, witnesses)
+    entries = _entries(conn)
+    return Verdict(
+        report,
+        agreements=_check_agreements(conn, report, keys, entries),
+        receipts=_check_receipts(conn, report, keys, log.name, entries),
+        consents=_check_consents(conn, report, vault, log.name, entries),
+    )
+
+
+Entries = list[tuple[int, dict[str, Any]]]
+
+
+def _entries(conn: Connection) -> Entries:
+    """What each entry says, by index; those that are damaged are in the log's own report."""
+    found = []
+    query = select(log_entries.c.index, log_entries.c.leaf).order_by(log_entries.c.index)
+    for index, leaf in conn.execute(query):
+        try:
+            body = parse(leaf)
+        except (ConcordatError, AttributeError, TypeError):
+            continue
+        if isinstance(body, dict):
+            found.append((index, body))
+    return found
+
+
+def _said(entries: Entries, types: Container[Any], *members: str) -> dict[tuple[str, ...], int]:
+    """The index of each entry of some types, by what it says in these members, as text."""
+    return {
+        tuple(str(body.get(name)) for name in members): index
+        for index, body in entries
+        if body.get("type") in types
+    }
+
+
+def _check_agreements(conn: Connection, report: LogReport, keys: Keys, entries: Entries) -> int:
+    """Every agreement and signature has its entry, and every entry its agreement or signature."""
+    named = ("agreement", "version", "digest")
+    entered = _said(entries, ("agreement.proposed", "agreement.offered"), *named)
+    signed = _said(entries, ("agreement.signed",), *named, "key")
+    rows = conn.execute(select(agreements)).all()
+    for row in rows:
+        where = f"agreement {row.agreement}, version {row.version}"
+        try:
+            held = registered(row)
+            for party in held.parties:
+                if party not in unsigned(held, keys):
+                    held.envelope.verify({keyid(keys[party]): keys[party]})
+        except ConcordatError as error:
+            report.add(where, error.message)
+            continue
+        name = (row.agreement, str(row.version), held.agreement.digest.hex())
+        if entered.pop(name, None) is None:
+            report.add(where, "no entry says where it came from")
+        for key in held.envelope.signatures:
+            if signed.pop((*name, key), None) is None:
+                report.add(where, f"no entry speaks of the signature by key {key[:16]}")
+        if (held.state == SIGNED) == bool(unsigned(held, keys)):
+            report.add(where, f"its state is {held.state}, its signatures say otherwise")
+    for index in entered.values():
+        report.add(f"entry {index}", "the agreement it speaks of is not in the register")
+    for index in signed.values():
+        report.add(f"entry {index}", "the signature it speaks of is not in the register")
+    return len(rows)
+
+
+def _check_receipts(
+    conn: Connection, report: LogReport, keys: Keys, origin: str, entries: Entries
+) -> int:
+    """Every receipt is signed by both and has its entry, and every such entry its receipt."""
+    logged = _said(entries, ("run.intent", "run.completion"), "type", "run", "receipt")
+    rows = conn.execute(select(receipts).order_by(receipts.c.entry)).all()
+    intents = {row.run: row.envelope for row in rows if row.kind == "intent"}
+    for row in rows:
+        where = f"{row.kind} of run {row.run}"
+        try:
+            intent = Envelope.from_json(intents.get(row.run, b""))
+            predicate = check(Envelope.from_json(row.envelope), intent, keys)
+        except ConcordatError as error:
+            report.add(where, error.message)
+            continue
+        receipt = hashlib.sha256(row.envelope).hexdigest()
+        if logged.pop((f"run.{row.kind}", predicate["run"], receipt), None) != row.entry:
+            report.add(where, f"entry {row.entry} does not hold its digest")
+        if row.kind == "intent":
+            problem = _inputs_problem(conn, predicate, origin)
+            if problem:
+                report.add(where, problem)
+    for index in logged.values():
+        report.add(f"entry {index}", "the receipt it speaks of is missing")
+    return len(rows)
+
+
+def _inputs_problem(conn: Connection, predicate: dict[str, Any], origin: str) -> str | None:
+    """What is wrong with this side's section of an intent, if anything."""
+    sections = [predicate["bank"], predicate["partner"]]
+    own = next((side for side in sections if side["log"]["origin"] == origin), None)
+    if own is None:
+        return "no section names this log"
+    query = select(run_inputs.c.leaves).where(run_inputs.c.run == predicate["run"])
+    kept = conn.execute(query).scalar() or b""
+    size = len(kept) // 32
+    root = _native.merkle_root(kept, np.arange(size + 1, dtype=np.uint64) * 32)
+    if len(kept) % 32 or own["inputs"] != {"root": root.hex(), "size": size}:
+        return "what is kept of its inputs is not what was signed"
+    try:
+        gate = tree_root(conn, own["log"]["size"])
+    except (LogDamaged, TypeError):
+        gate = b""
+    return None if gate.hex() == own["log"]["root"] else "the gate's checkpoint is not of this log"
+
+
+def _check_consents(
+    conn: Connection, report: LogReport, vault: VaultKeys, origin: str, entries: Entries
+) -> int:
+    """Every consent is what its latest leaf commits to, and every leaf has its consent."""
+    known = fetch(conn, select(consents.c.id))["id"]
+    held = fetch(conn, _HELD)
+    stored = _stored_leaves(conn, entries)
+    try:
+        for where, problem in _consent_findings(known, held, stored, vault, origin):
+            report.add(where, problem)
+    except (AttributeError, OverflowError, TypeError, ValueError):
+        report.add("vault", "it holds values of another type than were written")
+    return len(known)
+
+
+# A leaf in the log, the consent it belongs to as it is now, and its person.
+_HELD = (
+    select(
+        *(consent_leaves.c[name] for name in ("entry", "position", "consent")),
+        *(consent_leaves.c[name] for name in ("state", "withdrawn_at")),
+        consents.c.state.label("state_now"),
+        consents.c.withdrawn_at.label("withdrawn_at_now"),
+        *(consents.c[name] for name in ("granted_at", "expires_at", "occurrence")),
+        *(terms.c[name] for name in TERMS),
+        subjects.c.id.label("person"),
+        *(subjects.c[name] for name in ("subject", "secret", "wrapping_key")),
+    )
+    .join_from(consent_leaves, consents)
+    .join(terms)
+    .join(subjects)
+)
+
+
+def _stored_leaves(conn: Connection, entries: Entries) -> pd.DataFrame:
+    """The leaves of all imports: entry, position, leaf."""
+    imports = {
+        str(body["subtree"].get("root")): index
+        for index, body in entries
+        if body.get("type") == "consent.import" and isinstance(body.get("subtree"), dict)
+    }
+    leaf = subtree_leaves.c
+    stored = fetch(conn, select(leaf.root, leaf.index.label("position"), leaf.leaf))
+    stored["entry"] = [imports.get(root.hex(), -1) for root in stored.pop("root")]
+    return stored[stored["entry"] >= 0]
+
+
+def _consent_findings(
+    known: pd.Series, held: pd.DataFrame, stored: pd.DataFrame, vault: VaultKeys, origin: str
+) -> Iterator[tuple[str, str]]:
+    for consent in known[~known.isin(held["consent"])]:
+        yield f"consent {consent}", "no leaf in the log commits to it"
+    place = ["entry", "position"]
+    orphans = ~pd.MultiIndex.from_frame(stored[place]).isin(pd.MultiIndex.from_frame(held[place]))
+    for entry, position in stored.loc[orphans, place].itertuples(index=False):
+        yield f"entry {entry}, leaf {position}", "the vault lacks the consent it commits to"
+
+    people = held.drop_duplicates("person").set_index("person")
+    secrets, closed = _unwrap(vault, people)
+    for person in people.index[closed]:
+        yield f"person {person} of the vault", "the secret does not open"
+
+    persons = secrets[people.index.get_indexer(pd.Index(held["person"]))]
+    nonces = np.zeros((len(held), 16), np.uint8)  # not determined, so not compared
+    expected = leaves(nonces, record_macs(persons, held), reference_macs(persons, held, origin))
+    held = held.merge(stored, "left", on=place)
+    differs = [
+        not isinstance(leaf, bytes) or leaf[_NONCE_END:] != other[_NONCE_END:]
+        for leaf, other in zip(held["leaf"], expected, strict=True)
+    ]
+    for row in held[differs].itertuples():
+        where = f"consent {row.consent} (entry {row.entry}, leaf {row.position})"
+        yield where, "its record is not the one the log commits to"
+
+    latest = held.sort_values("entry").drop_duplicates("consent", keep="last")
+    changed = (latest["state"] != latest["state_now"]) | (
+        latest["withdrawn_at"] != latest["withdrawn_at_now"]
+    )
+    for consent in latest.loc[changed, "consent"]:
+        yield f"consent {consent}", "its state is not the latest that the log commits to"
+
+
+def _unwrap(vault: VaultKeys, people: pd.DataFrame) -> tuple[U8, NDArray[np.bool_]]:
+    """Secrets, uint8 (n, 32), and which of them do not open."""
+    try:
+        return vault.unwrap(people), np.zeros(len(people), np.bool_)
+    except VaultKey:
+        pass
+    secrets = np.zeros((len(people), 32), np.uint8)
+    closed = np.ones(len(people), np.bool_)
+    for at in range(len(people)):
+        try:
+            secrets[at] = vault.unwrap(people.iloc[at : at + 1])
+        except VaultKey:
+            continue
+        closed[at] = False
+    return secrets, closed

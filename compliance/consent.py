@@ -1,0 +1,343 @@
+"""Consents: what a person allowed, for whom, from when, until when.
+
+A consent is known by its person, terms, dates and its number among rows equal in all of these.
+Importing can add consents and withdraw them, earlier if need be; it never undoes a withdrawal.
+Times are microseconds since 1970 in UTC.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from secrets import token_bytes
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    ForeignKey,
+    Integer,
+    String,
+    Table,
+    UniqueConstraint,
+    bindparam,
+    select,
+    update,
+)
+
+from compliance.batch import I64, U8, add, as_bytes, fetch, fetch_in, joined, next_id
+from compliance.canonical import canonical
+from compliance.errors import ConsentTable
+from compliance.log import Log, commit_subtree
+from compliance.store import Integer64, metadata
+from compliance.vault import VaultKeys, enrol
+from federated import _native
+
+KINDS = ("general", "separate", "written", "guardian")
+
+# States of the W3C Data Privacy Vocabulary.
+GIVEN = "ConsentGiven"
+WITHDRAWN = "ConsentWithdrawn"
+
+NEVER = np.iinfo(np.int64).max
+
+TERMS = ["purpose", "recipient", "categories", "kind"]
+IDENTITY = ["subject", "terms", "granted_at", "expires_at", "occurrence"]
+
+# What many consents share is stored once.
+terms = Table(
+    "terms",
+    metadata,
+    Column("id", Integer64, primary_key=True),
+    Column("purpose", String(64), nullable=False),
+    Column("recipient", String(64), nullable=False),
+    Column("categories", String, nullable=False),  # sorted, separated by semicolons
+    Column("kind", String(16), nullable=False),
+    UniqueConstraint("purpose", "recipient", "categories", "kind"),
+)
+
+consents = Table(
+    "consents",
+    metadata,
+    Column("id", Integer64, primary_key=True),
+    Column("subject", ForeignKey("subjects.id"), nullable=False),
+    Column("terms", ForeignKey("terms.id"), nullable=False),
+    Column("granted_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("occurrence", Integer, nullable=False),
+    Column("state", String(32), nullable=False),
+    Column("withdrawn_at", BigInteger, nullable=False),  # NEVER: not withdrawn
+    UniqueConstraint("subject", "terms", "granted_at", "expires_at", "occurrence"),
+)
+
+# Where the log speaks of a consent: a leaf of an import's sub-tree for each change of its record.
+consent_leaves = Table(
+    "consent_leaves",
+    metadata,
+    Column("entry", ForeignKey("log_entries.index"), primary_key=True),
+    Column("position", Integer64, primary_key=True),
+    Column("consent", ForeignKey("consents.id"), nullable=False, index=True),
+    Column("state", String(32), nullable=False),
+    Column("withdrawn_at", BigInteger, nullable=False),  # NEVER: not withdrawn
+)
+
+
+# Reading a table
+
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}"
+_TIME = r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,6})?)?"
+_OFFSET = r"(?:Z|[+-][0-9]{2}:?[0-9]{2})"
+_LATEST = np.datetime64("9999-12-31T23:59:59", "us").astype(np.int64)
+
+Checked = tuple[NDArray[Any], NDArray[Any]]  # values, and for each what is wrong with it or ""
+
+
+def read(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
+    """The consents a table of text holds, and the reason why each other row is refused.
+
+    rows: columns subject (`kind:` and canonical id), purpose, recipient, categories (separated by
+    semicolons), kind, granted_at, expires_at (ISO 8601 with an offset) and withdrawn_at (the same,
+    or empty). Both results keep the index of `rows`; in the first, categories are sorted and times
+    int64 microseconds, NEVER for a consent not withdrawn. Raises ConsentTable (E403).
+    """
+    missing = [name for name in _CHECKS if name not in rows]
+    if missing:
+        raise ConsentTable(
+            f"The table of consents lacks the columns {', '.join(missing)}.",
+            "Name the columns as in the reference and import the table again.",
+        )
+    columns = {}
+    reasons = np.full(len(rows), "", object)
+
+    def refuse(where: NDArray[Any], why: Any) -> None:
+        reasons[:] = np.where((reasons == "") & where, why, reasons)
+
+    for name, check in _CHECKS.items():
+        codes, distinct = pd.factorize(rows[name].fillna("").astype(str).str.strip())
+        values, problems = check(pd.Series(distinct, dtype=str))
+        columns[name] = values[codes]
+        if (problems != "").any():
+            refuse((problems != "")[codes], (f"{name} " + problems.astype(object))[codes])
+    refuse(columns["expires_at"] <= columns["granted_at"], "expires_at is not after granted_at")
+
+    reason = pd.Series(reasons, rows.index, dtype=str)
+    return pd.DataFrame(columns, rows.index)[reasons == ""], reason[reasons != ""]
+
+
+def _subjects(text: pd.Series) -> Checked:
+    return text.to_numpy(object), np.where(text.str.fullmatch(r"[a-z_]+:.+"), "", "is missing")
+
+
+def _tokens(text: pd.Series) -> Checked:
+    problems = np.select(
+        [text == "", ~text.str.fullmatch(_NAME)], ["is missing", "is no short name"], ""
+    )
+    return text.to_numpy(object), problems
+
+
+def _categories(text: pd.Series) -> Checked:
+    pieces = [sorted({piece.strip() for piece in cell.split(";")} - {""}) for cell in text]
+    joined = pd.Series([";".join(names) for names in pieces], dtype=str)
+    known = joined.str.fullmatch(f"{_NAME}(?:;{_NAME})*")
+    return joined.to_numpy(object), np.select(
+        [joined == "", ~known], ["is missing", "is no list of short names"], ""
+    )
+
+
+def _kinds(text: pd.Series) -> Checked:
+    return text.to_numpy(object), np.where(text.isin(KINDS), "", f"is none of {', '.join(KINDS)}")
+
+
+def _times(text: pd.Series) -> Checked:
+    local, full = text.str.fullmatch(_TIME), text.str.fullmatch(_TIME + _OFFSET)
+    times = pd.to_datetime(text.where(full), format="ISO8601", utc=True, errors="coerce")
+    values = times.dt.tz_localize(None).to_numpy("datetime64[us]").astype(np.int64)
+    problems = np.select(
+        [text == "", local, ~full | times.isna() | (values > _LATEST)],
+        ["is missing", "has no offset from UTC", "is no ISO 8601 time"],
+        "",
+    )
+    return values, problems
+
+
+def _withdrawals(text: pd.Series) -> Checked:
+    values, problems = _times(text)
+    return np.where(text == "", NEVER, values), np.where(text == "", "", problems)
+
+
+_CHECKS = {
+    "subject": _subjects,
+    "purpose": _tokens,
+    "recipient": _tokens,
+    "categories": _categories,
+    "kind": _kinds,
+    "granted_at": _times,
+    "expires_at": _times,
+    "withdrawn_at": _withdrawals,
+}
+
+
+# Importing
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What became of an import's rows, and its entry in the log if it changed anything."""
+
+    new: int
+    withdrawn: int  # known consents that are now withdrawn, or withdrawn earlier than before
+    known: int  # rows that changed nothing
+    rejected: pd.Series  # the reason of each refused row, under that row's index
+    entry: int | None
+
+
+def import_consents(
+    conn: Connection, log: Log, keys: VaultKeys, rows: pd.DataFrame, *, time: datetime
+) -> Imported:
+    """Brings a table of consents, as `read` takes it, into the vault and commits it to the log.
+
+    The import is one log entry; one that changes nothing leaves none. Raises E403, E404.
+    """
+    found, rejected = read(rows)
+    codes, people = pd.factorize(found["subject"])
+    ids, persons = enrol(conn, keys, keys.subjects_of(people))
+    found["subject"] = ids[codes]
+    found["terms"] = _enrol_terms(conn, found[TERMS])
+    # Rows equal in all but the withdrawal are as many consents, numbered from the earliest on.
+    found = found.assign(person=codes).sort_values("withdrawn_at", kind="stable")
+    found["occurrence"] = found.groupby(IDENTITY[:-1]).cumcount()
+
+    found = found.merge(_known(conn, ids), "left", on=IDENTITY, suffixes=("", "_known"))
+    new = found["id"].isna()
+    withdrawn = (found["withdrawn_at"] < found["withdrawn_at_known"]).fillna(False)
+    found.loc[new, "id"] = next_id(conn, consents) + np.arange(new.sum())
+    found["state"] = np.where(found["withdrawn_at"] < NEVER, WITHDRAWN, GIVEN)
+    add(conn, consents, found[new])
+    if withdrawn.any():
+        statement = update(consents).where(consents.c.id == bindparam("consent"))
+        ended = zip(found.loc[withdrawn, "id"], found.loc[withdrawn, "withdrawn_at"], strict=True)
+        conn.execute(
+            statement.values(state=WITHDRAWN, withdrawn_at=bindparam("at")),
+            [{"consent": int(id_), "at": int(at)} for id_, at in ended],
+        )
+
+    changed = found[new | withdrawn]
+    entry = None
+    if len(changed):
+        # In random order, so that a leaf's place says nothing about the row's.
+        changed = changed.iloc[_native.permutation(len(changed)).astype(np.int64)]
+        leaves = _leaves(persons[changed["person"]], changed, log.origin)
+        subtree = {"root": commit_subtree(conn, leaves).hex(), "size": len(leaves)}
+        body = {
+            "known": len(found) - len(changed),
+            "new": int(new.sum()),
+            "rejected": len(rejected),
+            "subtree": subtree,
+            "withdrawn": int(withdrawn.sum()),
+        }
+        entry = log.append(conn, "consent.import", body, time=time)
+        changed = changed.assign(
+            entry=entry, position=np.arange(len(changed)), consent=changed["id"]
+        )
+        add(conn, consent_leaves, changed)
+    return Imported(
+        int(new.sum()), int(withdrawn.sum()), len(found) - len(changed), rejected, entry
+    )
+
+
+def _enrol_terms(conn: Connection, wanted: pd.DataFrame) -> I64:
+    """The row id of each row's terms, int64 (n,); whatever terms are new are added."""
+    known = fetch(conn, select(terms)).set_index(TERMS)["id"]
+    keys = pd.MultiIndex.from_frame(wanted)
+    new = keys[~keys.isin(known.index)].unique()
+    fresh = pd.Series(next_id(conn, terms) + np.arange(len(new)), new, name="id")
+    add(conn, terms, fresh.reset_index())
+    ids: I64 = pd.concat([known, fresh]).reindex(keys).to_numpy(np.int64)
+    return ids
+
+
+def _known(conn: Connection, people: I64) -> pd.DataFrame:
+    """The consents of these people: id, IDENTITY and withdrawn_at, as nullable integers."""
+    query = select(*[consents.c[name] for name in ("id", *IDENTITY, "withdrawn_at")])
+    return fetch_in(conn, query, consents.c.subject, people.tolist()).astype("Int64")
+
+
+# What the log holds of a consent
+
+
+def _leaves(persons: U8, consents: pd.DataFrame, origin: str) -> list[bytes]:
+    nonces = np.frombuffer(token_bytes(16 * len(persons)), np.uint8).reshape(-1, 16)
+    return leaves(nonces, record_macs(persons, consents), reference_macs(persons, consents, origin))
+
+
+def leaves(nonces: U8, records: U8, references: U8) -> list[bytes]:
+    """Canonical JSON of each leaf: nonce, HMAC of the record, HMAC as reference, in hex.
+
+    nonces: uint8 (n, 16); records, references: uint8 (n, 32).
+    """
+
+    def text(constant: bytes) -> U8:
+        return np.broadcast_to(np.frombuffer(constant, np.uint8), (len(nonces), len(constant)))
+
+    def digits(values: U8) -> U8:
+        return np.frombuffer(values.tobytes().hex().encode(), np.uint8).reshape(len(values), -1)
+
+    return as_bytes(
+        np.hstack(
+            [
+                text(b'{"nonce":"'),
+                digits(nonces),
+                text(b'","record":"'),
+                digits(records),
+                text(b'","reference":"'),
+                digits(references),
+                text(b'"}'),
+            ]
+        )
+    )
+
+
+def record_macs(persons: U8, consents: pd.DataFrame) -> U8:
+    """HMAC of each consent's record under its person's secret: uint8 (n, 32)."""
+    return _native.hmac_sha256_each(persons, *joined(records(consents)))
+
+
+def reference_macs(persons: U8, consents: pd.DataFrame, origin: str) -> U8:
+    """HMAC of what a consent is for under its person's secret: uint8 (n, 32)."""
+    codes, distinct = pd.factorize(pd.MultiIndex.from_frame(consents[["recipient", "purpose"]]))
+    texts = [canonical(["concordat.consent", origin, *pair]).decode() for pair in distinct]
+    return _native.hmac_sha256_each(persons, *joined(pd.Series(texts)[codes]))
+
+
+def records(consents: pd.DataFrame) -> pd.Series:
+    """The canonical JSON of each consent: times in UTC, withdrawn_at only where there is one."""
+    withdrawn = consents["withdrawn_at"] < NEVER
+    ended = '","withdrawn_at":"' + _iso(consents["withdrawn_at"].where(withdrawn, 0))
+    return (
+        '{"categories":["'
+        + consents["categories"].str.replace(";", '","')
+        + '"],"expires_at":"'
+        + _iso(consents["expires_at"])
+        + '","granted_at":"'
+        + _iso(consents["granted_at"])
+        + '","kind":"'
+        + consents["kind"]
+        + '","occurrence":'
+        + consents["occurrence"].astype(str)
+        + ',"purpose":"'
+        + consents["purpose"]
+        + '","recipient":"'
+        + consents["recipient"]
+        + '","state":"'
+        + consents["state"]
+        + ended.where(withdrawn, "")
+        + '"}'
+    )
+
+
+def _iso(times: pd.Series) -> pd.Series:
+    """RFC 3339 in UTC, with microseconds only where there are some."""
+    text = np.datetime_as_string(times.to_numpy(np.int64).astype("datetime64[us]"), timezone="UTC")
+    return pd.Series(text, times.index, dtype=str).str.replace(".000000Z", "Z")

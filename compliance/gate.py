@@ -1,0 +1,240 @@
+"""The gate: whose records may enter a run, decided before the first data byte and again at release.
+
+Anyone with a live consent for this purpose, recipient and all these categories may; everyone else
+is left out and counted under the reason nearest to being let in. What is not clearly allowed is
+not allowed.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import IntEnum
+from secrets import token_bytes
+from typing import Literal, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sqlalchemy import Column, Connection, LargeBinary, String, Table, insert, select
+
+from compliance.agreement import Agreement
+from compliance.batch import (
+    I64,
+    U8,
+    Strings,
+    as_bytes,
+    fetch,
+    fetch_in,
+    from_bytes,
+    joined,
+    joined_rows,
+    sorted_rows,
+)
+from compliance.canonical import canonical
+from compliance.consent import GIVEN, WITHDRAWN, consents, terms
+from compliance.errors import ConsentChanged, NobodyEligible
+from compliance.log import Log
+from compliance.note import Checkpoint
+from compliance.store import metadata
+from compliance.vault import VaultKeys, subjects
+from federated import _native
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Standing(IntEnum):
+    """How near a consent comes to letting its person in, from farthest to nearest."""
+
+    NO_CONSENT = 0
+    ANOTHER_PURPOSE = 1
+    ANOTHER_RECIPIENT = 2
+    CATEGORIES_NOT_COVERED = 3
+    NOT_YET_VALID = 4
+    EXPIRED = 5
+    WITHDRAWN = 6
+    RESTRICTED = 7
+    LIVE = 8
+
+    def __str__(self) -> str:
+        return self.name.lower().replace("_", " ")
+
+
+# What a side put into a run, so that it can show whether a person was among it.
+run_inputs = Table(
+    "run_inputs",
+    metadata,
+    Column("run", String(32), primary_key=True),
+    Column("salt", LargeBinary(32), nullable=False),
+    Column("leaves", LargeBinary, nullable=False),  # 32 bytes each, sorted
+)
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What a run asks of one side's people: under which agreement, for what, to whom, what data."""
+
+    agreement: str
+    version: int
+    purpose: str
+    recipient: str
+    categories: frozenset[str]
+
+    @classmethod
+    def of(cls, agreement: Agreement, side: Literal["bank", "partner"]) -> Self:
+        """The scope of what one side provides."""
+        parties, data = agreement.parties, agreement.data
+        return cls(
+            agreement=agreement.agreement,
+            version=agreement.version,
+            purpose=agreement.purpose,
+            recipient=parties.partner if side == "bank" else parties.bank,
+            categories=frozenset((data.bank if side == "bank" else data.partner).categories),
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class Decision:
+    """Who may enter a run, as of a checkpoint of the log."""
+
+    scope: Scope
+    eligible: NDArray[np.bool_]  # (m,), in the order of the ids asked for
+    excluded: dict[str, int]  # the others, by reason
+    people: pd.DataFrame  # the vault's id and subject of each of the eligible
+    references: U8  # (k, 32), one for each of them
+    salt: bytes  # 32 random bytes that stay on this side
+    leaves: U8  # (k, 32), sorted: HMAC(salt, reference)
+    root: bytes  # RFC 6962 tree head over the leaves
+    checkpoint: Checkpoint
+
+    @property
+    def size(self) -> int:
+        return len(self.leaves)
+
+
+def decide(
+    conn: Connection, log: Log, keys: VaultKeys, ids: Strings, scope: Scope, *, now: datetime
+) -> Decision:
+    """Who of a table may enter a run. In a write transaction, because it signs a checkpoint.
+
+    ids: distinct, each `kind:` and canonical id. Raises NobodyEligible (E401), VaultKey (E404).
+    """
+    found = _standing(conn, keys.subjects_of(ids), scope, now)
+    eligible = (found["standing"] == Standing.LIVE).to_numpy()
+    left_out, counts = np.unique(found.loc[~eligible, "standing"], return_counts=True)
+    excluded = {str(Standing(at)): int(n) for at, n in zip(left_out, counts, strict=True)}
+    if not eligible.any():
+        raise NobodyEligible(excluded)
+
+    people = found[eligible]
+    references = run_references(keys.unwrap(people), log.origin, scope)
+    salt = token_bytes(32)
+    leaves = sorted_rows(_native.hmac_sha256(salt, *joined_rows(references)))
+    return Decision(
+        scope=scope,
+        eligible=eligible,
+        excluded=excluded,
+        people=people[["id", "subject"]],
+        references=references,
+        salt=salt,
+        leaves=leaves,
+        root=_native.merkle_root(*joined_rows(leaves)),
+        checkpoint=log.checkpoint(conn),
+    )
+
+
+def confirm(conn: Connection, decision: Decision, *, now: datetime) -> None:
+    """Raises ConsentChanged (E402) unless everyone in the decision may still be in the run.
+
+    In the transaction that logs the release, so that what is true here is true there.
+    """
+    people = decision.people
+    found = _standing(conn, from_bytes(people["subject"], 32), decision.scope, now)
+    # Whoever was erased and came back is not the person who was asked.
+    gone = (found["standing"] != Standing.LIVE).to_numpy() | (
+        found["id"].to_numpy() != people["id"]
+    )
+    if gone.any():
+        raise ConsentChanged(int(gone.sum()))
+
+
+def admit(conn: Connection, run: str, decision: Decision) -> None:
+    """Keeps what goes into a run, to show later who was in it; with the entry of its intent."""
+    leaves = decision.leaves.tobytes()
+    conn.execute(insert(run_inputs).values(run=run, salt=decision.salt, leaves=leaves))
+
+
+def release(conn: Connection, log: Log, run: str, decision: Decision, *, now: datetime) -> int:
+    """Confirms the decision and logs that the result may go out; returns the entry's index.
+
+    Once the transaction is committed, and only then. Raises ConsentChanged (E402).
+    """
+    confirm(conn, decision, now=now)
+    body = {"run": run, "root": decision.root.hex(), "size": decision.size}
+    return log.append(conn, "run.release", body, time=now)
+
+
+def run_references(persons: U8, origin: str, scope: Scope) -> U8:
+    """What stands for each person under one agreement and purpose: uint8 (n, 32).
+
+    HMAC under the person's secret, uint8 (n, 32): across agreements nobody else can link two.
+    """
+    text = canonical(["concordat.run", origin, scope.agreement, scope.version, scope.purpose])
+    return _native.hmac_sha256_each(persons, *joined([text.decode()] * len(persons)))
+
+
+def _standing(conn: Connection, people: U8, scope: Scope, now: datetime) -> pd.DataFrame:
+    """How near each person is to being let in: `standing`, beside the columns of `subjects`.
+
+    people: distinct subjects, uint8 (n, 32). Whoever the vault does not know has id 0.
+    """
+    names = as_bytes(people)
+    known = fetch_in(conn, select(subjects), subjects.c.subject, names)
+    found = pd.DataFrame({"subject": names}).merge(known, "left", on="subject", validate="1:1")
+    found["id"] = found["id"].fillna(0).astype(np.int64)
+
+    held = fetch_in(conn, select(consents), consents.c.subject, known["id"].tolist())
+    held["standing"] = _of_consents(held, _of_terms(conn, scope), now)
+    nearest = held.groupby("subject")["standing"].max()
+    standing = found["id"].map(nearest).fillna(Standing.NO_CONSENT).astype(np.int64)
+    restricted = found["id"].isin(known.loc[known["restricted"].astype(bool), "id"])
+    found["standing"] = standing.mask(restricted & (standing == Standing.LIVE), Standing.RESTRICTED)
+    return found
+
+
+def _of_terms(conn: Connection, scope: Scope) -> pd.Series:
+    """The best standing that consents under these terms can have, by the row id of the terms."""
+    known = fetch(conn, select(terms))
+    covers = np.array(
+        [scope.categories <= set(names.split(";")) for names in known["categories"]], np.bool_
+    )
+    standing = np.select(
+        [known["purpose"] != scope.purpose, known["recipient"] != scope.recipient, covers],
+        [Standing.ANOTHER_PURPOSE, Standing.ANOTHER_RECIPIENT, Standing.LIVE],
+        Standing.CATEGORIES_NOT_COVERED,
+    )
+    return pd.Series(standing, known["id"])
+
+
+def _of_consents(held: pd.DataFrame, allowed: pd.Series, now: datetime) -> I64:
+    """The standing of each consent at a time: live only if everything says so."""
+    instant = (now - EPOCH) // timedelta(microseconds=1)
+    best = held["terms"].map(allowed)
+    standing: I64 = np.select(
+        [
+            ~held["state"].isin([GIVEN, WITHDRAWN]),
+            best < Standing.LIVE,
+            held["withdrawn_at"] <= instant,
+            held["expires_at"] <= instant,
+            held["granted_at"] > instant,
+            best == Standing.LIVE,
+        ],
+        [
+            Standing.NO_CONSENT,
+            best,
+            Standing.WITHDRAWN,
+            Standing.EXPIRED,
+            Standing.NOT_YET_VALID,
+            Standing.LIVE,
+        ],
+        Standing.NO_CONSENT,
+    )
+    return standing

@@ -1,0 +1,5 @@
+"""`python -m parties` is `concordat`."""
+
+from parties.cli import main
+
+main()

@@ -1,0 +1,288 @@
+"""The admin service on a Unix socket, and the commands that call it."""
+
+import json
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from parties import session
+from parties.config import Home
+from parties.errors import Cancelled, InternalError, JobError, NotServing
+from parties.files import write_private
+from parties.node import Node
+import grpc
+from protos.concordat.v1 import admin_pb2, admin_pb2_grpc
+from protos.errors import ConcordatError
+
+_MAX_JOB_BYTES = 1 << 20
+_MAX_REPORT_BYTES = 256 << 20
+
+
+class AdminService(admin_pb2_grpc.AdminServicer):
+    """Whoever can open the socket, in a folder of mode 0700, is the institution itself."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def Status(  # noqa: N802
+        self, request: admin_pb2.StatusRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.StatusReply:
+        return admin_pb2.StatusReply(
+            name=self._node.config.name,
+            address=self._node.config.address,
+            version=version("concordat"),
+        )
+
+    def PreviewJob(  # noqa: N802
+        self, request: admin_pb2.JobRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.JobPreview:
+        try:
+            plan = session.plan(self._node, request.job_yaml)
+        except ConcordatError as error:
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, _details(error))
+        return admin_pb2.JobPreview(
+            job=plan.job.job,
+            agreement=plan.agreement.agreement,
+            purpose=plan.agreement.purpose,
+            peer=plan.peer.name,
+            disclosures=[
+                admin_pb2.Disclosure(party=party, learns=learns)
+                for party, learns in plan.disclosure.items()
+            ],
+        )
+
+    def RunJob(  # noqa: N802
+        self, request: admin_pb2.JobRequest, context: grpc.ServicerContext
+    ) -> Iterator[admin_pb2.JobEvent]:
+        events: queue.Queue[admin_pb2.JobEvent | None] = queue.Queue()
+        control = session.Control()
+        context.add_callback(control.cancel)
+
+        def listen(run: str, stage: str, done: int, total: int) -> None:
+            progress = admin_pb2.Progress(run=run, stage=stage, done=done, total=total)
+            events.put(admin_pb2.JobEvent(progress=progress))
+
+        def work() -> None:
+            try:
+                report = session.run_job(self._node, request.job_yaml, listen, control)
+                events.put(admin_pb2.JobEvent(report_json=json.dumps(report)))
+            except ConcordatError as error:
+                events.put(admin_pb2.JobEvent(failure=_failure(error)))
+            except Exception:
+                self._node.logger.exception("a job failed")
+                failure = InternalError("The node failed on this job.", "Look at its own log.")
+                events.put(admin_pb2.JobEvent(failure=_failure(failure)))
+            finally:
+                events.put(None)
+
+        threading.Thread(target=work, daemon=True, name="job").start()
+        while (event := events.get()) is not None:
+            yield event
+
+
+def _failure(error: ConcordatError) -> admin_pb2.Failure:
+    return admin_pb2.Failure(code=error.code, message=error.message, next_step=error.next_step)
+
+
+def _details(error: ConcordatError) -> str:
+    fields = {"code": error.code, "message": error.message, "next_step": error.next_step}
+    return json.dumps(fields)
+
+
+class NodeFailure(ConcordatError):
+    """A numbered error as the node's admin service reported it."""
+
+    def __init__(self, code: str, message: str, next_step: str) -> None:
+        super().__init__(message, next_step)
+        self.code = code  # type: ignore[misc]
+
+
+# The callers
+
+
+@contextmanager
+def _stub(home: Home) -> Iterator[admin_pb2_grpc.AdminStub]:
+    """Raises NotServing."""
+    try:
+        address = json.loads(home.running_file.read_text("utf-8"))["admin"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _not_serving(home) from error
+    limit = [("grpc.max_receive_message_length", _MAX_REPORT_BYTES)]
+    with grpc.insecure_channel(address, options=limit) as channel:
+        try:
+            yield admin_pb2_grpc.AdminStub(channel)  # type: ignore[no-untyped-call]
+        except grpc.RpcError as error:
+            raise _failed(error, home) from error
+
+
+def _not_serving(home: Home) -> NotServing:
+    return NotServing(
+        f"The node in {home.path} is not serving.",
+        f"Start it in another window: concordat serve {home.path}",
+    )
+
+
+def _failed(error: Any, home: Home) -> ConcordatError:
+    if error.code() == grpc.StatusCode.UNAVAILABLE:
+        return _not_serving(home)
+    if error.code() == grpc.StatusCode.FAILED_PRECONDITION:
+        return NodeFailure(**json.loads(error.details()))
+    return InternalError(
+        f"The node did not finish the call ({error.code().name.lower()}).", "Look at its own log."
+    )
+
+
+def ping(home: Home) -> dict[str, str] | None:
+    """The node's status, or None if it does not serve."""
+    try:
+        with _stub(home) as stub:
+            reply = stub.Status(admin_pb2.StatusRequest(), timeout=5)
+    except (NotServing, InternalError):
+        return None
+    return {"name": reply.name, "address": reply.address, "version": reply.version}
+
+
+def status(home: Home, wait: float) -> dict[str, str]:
+    """The node's status, waited for. Raises NotServing."""
+    home.config()
+    deadline = time.monotonic() + wait
+    while (reply := ping(home)) is None:
+        if time.monotonic() >= deadline:
+            raise _not_serving(home)
+        time.sleep(0.1)
+    return reply
+
+
+def run_job(home: Home, job_file: Path, output: Path | None, console: Console) -> dict[str, Any]:
+    """Preview, run with progress, report. Ctrl-C cancels on both sides."""
+    try:
+        with job_file.open("rb") as file:
+            text = file.read(_MAX_JOB_BYTES).decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise JobError(
+            f"The job file {job_file} cannot be read.", "Check its name; it must be UTF-8 YAML."
+        ) from error
+    request = admin_pb2.JobRequest(job_yaml=text)
+    home.config()
+    with _stub(home) as stub:
+        preview = stub.PreviewJob(request, timeout=60)
+        console.print(
+            f"[bold]{preview.job}[/] with {preview.peer} under {preview.agreement}, "
+            f"for {preview.purpose}"
+        )
+        for disclosure in preview.disclosures:
+            for learns in disclosure.learns:
+                console.print(f"  {disclosure.party} learns: {escape(learns)}")
+        report = _follow(stub.RunJob(request), console)
+    if output is not None:
+        _copy(Path(report["result_file"]), output)
+        report["output"] = str(output)
+    print_report(report, console)
+    return report
+
+
+def _copy(result: Path, output: Path) -> None:
+    try:
+        write_private(output, result.read_bytes(), overwrite=True)
+    except OSError as error:
+        raise JobError(
+            f"The result could not be written to {output}: {error.strerror}.",
+            f"It is kept in {result}.",
+        ) from error
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Any) -> Text:
+        return Text(f"{task.speed:,.0f}/s" if task.speed else "", style="dim")
+
+
+def _follow(events: Any, console: Console) -> dict[str, Any]:
+    """Show progress until the report comes. Raises what the run raised."""
+    columns = (
+        TextColumn("{task.description:24}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+    )
+    try:
+        with Progress(*columns, console=console) as bars:
+            stage, bar = None, None
+            for event in events:
+                match event.WhichOneof("event"):
+                    case "progress":
+                        now = event.progress
+                        if (now.run, now.stage) != stage or bar is None:
+                            stage = (now.run, now.stage)
+                            bar = bars.add_task(now.stage)
+                        bars.update(bar, completed=now.done, total=now.total or None)
+                    case "report_json":
+                        return dict(json.loads(event.report_json))
+                    case "failure":
+                        failure = event.failure
+                        raise NodeFailure(failure.code, failure.message, failure.next_step)
+    except KeyboardInterrupt:
+        events.cancel()
+        raise Cancelled(
+            "The job was cancelled, on both sides.", "Nothing was released; run it again any time."
+        ) from None
+    raise InternalError("The node ended the job without a report.", "Look at its own log.")
+
+
+# Showing
+
+
+def print_report(report: dict[str, Any], console: Console) -> None:
+    """A completed run: the result, then where everything is."""
+    result = dict(report.get("result", {}))
+    rows = result.pop("table", None)
+    for name, value in result.items():
+        console.print(f"  {name.replace('_', ' ')}: [bold]{_shown(value)}[/]")
+    if rows:
+        table = Table(*rows[0])
+        for row in rows:
+            table.add_row(*(_shown(value) for value in row.values()))
+        console.print(table)
+    console.print(f"  result   {escape(report['result_file'])}")
+    console.print(f"  receipt  {escape(report['receipt_file'])}")
+
+
+def print_run(run: dict[str, Any], console: Console) -> None:
+    """Any run, from the node's records."""
+    report = run.pop("report")
+    for name, value in run.items():
+        if value is not None:
+            console.print(f"{name.replace('_', ' '):14} {escape(str(value))}")
+    console.print_json(data=report)
+
+
+def _shown(value: Any) -> str:
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return "yes" if value else ""
+        case float():
+            return f"{value:,.2f}"
+        case int():
+            return f"{value:,}"
+        case _:
+            return escape(str(value))

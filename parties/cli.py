@@ -1,0 +1,392 @@
+"""The command `concordat`. Every verb takes the node's home first; a failure is one sentence."""
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, ParamSpec
+
+import typer
+import yaml
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from parties import admin, agreements, audits, consents, demo, pairing, server
+from parties.config import Home, Sector
+from parties.node import Node
+from protos.errors import ConcordatError
+
+app = typer.Typer(
+    name="concordat",
+    help="Private joint customer insight between institutions, under consent that can be proved.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _group(name: str, text: str) -> typer.Typer:
+    group = typer.Typer(help=text, no_args_is_help=True)
+    app.add_typer(group, name=name)
+    return group
+
+
+pair = _group("pair", "Pair two nodes: an invitation, and a fingerprint read over the phone.")
+consent = _group("consent", "The consents that decide who may take part.")
+agreement = _group("agreement", "What two institutions sign before anything runs.")
+job = _group("job", "Run a joint job under an agreement, and look at past runs.")
+audit = _group("audit", "Verify the log, its witnesses and its receipts.")
+node = _group("node", "The node itself.")
+
+HomePath = Annotated[Path, typer.Argument(metavar="HOME", help="The node's home folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+out = Console(soft_wrap=True, highlight=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def _say(failure: ConcordatError, *, as_json: bool) -> None:
+    if as_json:
+        fields = {
+            "code": failure.code,
+            "message": failure.message,
+            "next_step": failure.next_step,
+        }
+        print(json.dumps({"error": fields}))
+        return
+    err.print(f"[bold red]{failure.code}[/] {escape(failure.message)}")
+    err.print(f"     {escape(failure.next_step)}")
+    err.print(f"     [dim]More: docs/errors/{failure.code}.md[/]")
+
+
+P = ParamSpec("P")
+
+
+def _verb(command: Callable[P, None]) -> Callable[P, None]:
+    """A verb whose failures are said in the user's words; exits 1."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except ConcordatError as failure:
+            _say(failure, as_json=bool(kwargs.get("as_json", False)))
+            raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            err.print("Stopped.")
+            raise typer.Exit(130) from None
+
+    return run
+
+
+def _grouped(digits: str) -> str:
+    return " ".join(digits[i : i + 4] for i in range(0, len(digits), 4))
+
+
+def _counts(title: str, counts: Mapping[str, int]) -> None:
+    for reason, count in sorted(counts.items(), key=lambda item: -item[1]):
+        out.print(f"  {title} {count:>9,}  {escape(reason)}")
+
+
+@app.command()
+@_verb
+def init(
+    home: HomePath,
+    name: Annotated[str, typer.Option(help="The node's name, as consents and agreements use it.")],
+    sector: Annotated[Sector, typer.Option(help="What the institution does.")],
+    address: Annotated[
+        str | None, typer.Option(help="HOST:PORT; by default a free port on 127.0.0.1.")
+    ] = None,
+) -> None:
+    """Make a node: configuration, keys, certificate, database."""
+    made = Node.create(Home(home), name, sector, address)
+    out.print(f"Made the node [bold]{made.config.name}[/] in {escape(str(made.home.path))}")
+    out.print(f"  address      {made.config.address}")
+    out.print(f"  fingerprint  {_grouped(made.identity.fingerprint)}")
+    out.print("Next: name your tables under `datasets` in its config.yaml, then")
+    out.print(f"  concordat serve {escape(str(home))}")
+
+
+@app.command()
+@_verb
+def serve(home: HomePath) -> None:
+    """Run the node until Ctrl-C or SIGTERM."""
+    with server.serving(Node.open(Home(home))) as serving:
+        name, address = serving.node.config.name, serving.node.config.address
+        out.print(f"{name} serves at {address}; Ctrl-C stops it.")
+        serving.wait()
+        out.print("Stopped; runs under way were ended.")
+
+
+@app.command("demo")
+@_verb
+def run_demo(
+    keep: Annotated[
+        Path | None, typer.Option(help="Folder for the demo's nodes; by default a new one.")
+    ] = None,
+) -> None:
+    """Two nodes on generated data: three jobs, three refusals, both logs verified."""
+    demo.run(_command, out, keep)
+
+
+def _command(words: list[str]) -> int:
+    """Run one command line in this process; its exit status."""
+    try:
+        app(words, standalone_mode=False)
+    except typer.Exit as status:
+        return status.exit_code
+    return 0
+
+
+@pair.command()
+@_verb
+def invite(
+    home: HomePath,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where to write the invitation.")],
+) -> None:
+    """Write an invitation for one partner: a secret file, good once, for 72 hours."""
+    opened = Node.open(Home(home))
+    pairing.invite(opened, output)
+    out.print(f"Wrote {escape(str(output))}. Send it to the partner over a channel you trust,")
+    out.print("keep this node serving, and read them this fingerprint over the phone:")
+    out.print(f"  [bold]{_grouped(opened.identity.fingerprint)}[/]")
+
+
+@pair.command()
+@_verb
+def accept(
+    home: HomePath,
+    file: Annotated[Path, typer.Argument(help="The invitation.")],
+    fingerprint: Annotated[str, typer.Option(help="As the partner read it over the phone.")],
+) -> None:
+    """Accept an invitation: both nodes know each other from then on."""
+    opened = Node.open(Home(home))
+    peer = pairing.accept(opened, file, fingerprint)
+    out.print(f"Paired with [bold]{peer.name}[/] ({peer.sector}) at {peer.address}.")
+    out.print(f"Read {peer.name} your own fingerprint; `concordat pair list` shows it there:")
+    out.print(f"  [bold]{_grouped(opened.identity.fingerprint)}[/]")
+
+
+@pair.command("list")
+@_verb
+def list_peers(home: HomePath, as_json: AsJson = False) -> None:
+    """The partners this node is paired with, and their fingerprints."""
+    peers = Node.open(Home(home)).peers()
+    if as_json:
+        print(json.dumps([peer.to_json() | {"fingerprint": peer.fingerprint} for peer in peers]))
+        return
+    for peer in peers:
+        out.print(f"{peer.name:20} {peer.sector:10} {peer.address:24} {_grouped(peer.fingerprint)}")
+
+
+@consent.command("list")
+@_verb
+def list_consents(home: HomePath, as_json: AsJson = False) -> None:
+    """How many consents there are now, by purpose, recipient, categories and state."""
+    groups = consents.summary(Node.open(Home(home)))
+    if as_json:
+        print(json.dumps(groups))
+        return
+    table = Table("purpose", "recipient", "categories", "state", "consents")
+    for group in groups:
+        table.add_row(
+            *(escape(f"{value:,}" if isinstance(value, int) else value) for value in group.values())
+        )
+    out.print(table)
+
+
+@consent.command("import")
+@_verb
+def import_consents(
+    home: HomePath,
+    file: Annotated[Path, typer.Argument(help="CSV with a header; see docs/reference.")],
+    as_json: AsJson = False,
+) -> None:
+    """Import consents. The same file twice changes nothing; a withdrawal is never undone."""
+    report = consents.import_file(Node.open(Home(home)), file)
+    if as_json:
+        print(json.dumps(report))
+        return
+    out.print(
+        f"{report['read']:,} rows read: {report['new']:,} new, {report['withdrawn']:,} withdrawn, "
+        f"{report['known']:,} already known, {sum(report['rejected'].values()):,} rejected."
+    )
+    _counts("rejected", report["rejected"])
+    if report["rejects_file"]:
+        out.print(f"The rejected rows are in {escape(report['rejects_file'])}")
+
+
+@agreement.command()
+@_verb
+def propose(
+    home: HomePath, file: Annotated[Path, typer.Argument(help="The agreement, YAML.")]
+) -> None:
+    """Sign an agreement and offer it to the partner named in it."""
+    opened = Node.open(Home(home))
+    proposed = agreements.propose(opened, file)
+    out.print(f"Signed and offered [bold]{proposed.agreement}[/] version {proposed.version}.")
+    other = agreements.other_party(opened, proposed)
+    out.print(
+        f"It is in force once {other} has signed: "
+        f"concordat agreement sign THEIR_HOME {proposed.agreement}"
+    )
+
+
+@agreement.command()
+@_verb
+def sign(home: HomePath, agreement_id: Annotated[str, typer.Argument(metavar="AGREEMENT")]) -> None:
+    """Sign an agreement the partner has offered, and tell the partner."""
+    signed = agreements.sign(Node.open(Home(home)), agreement_id)
+    out.print(f"[bold]{signed.agreement}[/] version {signed.version} is in force: both signed.")
+
+
+@agreement.command()
+@_verb
+def show(
+    home: HomePath,
+    agreement_id: Annotated[
+        str | None, typer.Argument(metavar="[AGREEMENT]", help="Without it: all of them.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """An agreement in words, with its signatures; or a list of all."""
+    opened = Node.open(Home(home))
+    if agreement_id is None:
+        known = [
+            {
+                "agreement": held.agreement.agreement,
+                "version": held.agreement.version,
+                "state": held.state,
+                "purpose": held.agreement.purpose,
+                "parties": list(held.parties),
+            }
+            for held in agreements.every(opened)
+        ]
+        if as_json:
+            print(json.dumps(known))
+        for one in known if not as_json else []:
+            out.print(
+                f"{one['agreement']:24} {one['version']:>3}  {one['state']:9} {one['purpose']}"
+            )
+        return
+    held = agreements.find(opened, agreement_id)
+    if as_json:
+        print(held.agreement.document.decode())
+        return
+    out.print(yaml.safe_dump(json.loads(held.agreement.document), sort_keys=False), end="")
+    missing = agreements.unsigned(opened, held)
+    for name in held.parties:
+        out.print(f"# {name}: {'not signed' if name in missing else 'signed'}")
+
+
+@job.command("run")
+@_verb
+def run_job(
+    home: HomePath,
+    file: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job.")],
+    output: Annotated[
+        Path | None, typer.Option(help="Write the result here too; it is kept in HOME anyway.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a job: shows what each side will learn, progress, the result and its receipt."""
+    report = admin.run_job(Home(home), file, output, err if as_json else out)
+    if as_json:
+        print(json.dumps(report))
+
+
+@job.command("list")
+@_verb
+def list_jobs(home: HomePath, as_json: AsJson = False) -> None:
+    """Every run this node took part in, newest first, and what became of it."""
+    runs = Node.open(Home(home)).runs()
+    if as_json:
+        print(json.dumps(runs))
+        return
+    table = Table("run", "job", "agreement", "role", "with", "state", "started")
+    for run in runs:
+        table.add_row(
+            run["id"],
+            run["job"],
+            run["agreement"],
+            run["role"],
+            run["peer"],
+            run["state"],
+            run["started_at"],
+        )
+    out.print(table)
+
+
+@job.command("show")
+@_verb
+def show_job(
+    home: HomePath,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Its id, or the first digits.")],
+    as_json: AsJson = False,
+) -> None:
+    """One run: rows and exclusions by reason, what each stage cost, result and receipt."""
+    found = Node.open(Home(home)).find_run(run)
+    if as_json:
+        print(json.dumps(found))
+    else:
+        admin.print_run(found, out)
+
+
+@audit.command()
+@_verb
+def verify(home: HomePath, as_json: AsJson = False) -> None:
+    """Recompute every leaf and signature; the verdict in one sentence. Exits 0 or 1."""
+    verdict = audits.verify(Node.open(Home(home)))
+    if as_json:
+        found = {
+            "passed": verdict.ok,
+            "verdict": str(verdict),
+            "findings": verdict.report.findings,
+            "cosigned": verdict.report.cosigned,
+        }
+        print(json.dumps(found))
+    else:
+        for finding in verdict.report.findings:
+            err.print(f"[red]{escape(finding)}[/]")
+        out.print(escape(str(verdict)))
+    if not verdict.ok:
+        raise typer.Exit(1)
+
+
+@audit.command("log")
+@_verb
+def show_log(home: HomePath, as_json: AsJson = False) -> None:
+    """List the log's entries."""
+    audits.print_log(Node.open(Home(home)), out, as_json=as_json)
+
+
+@node.command()
+@_verb
+def status(
+    home: HomePath,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for the node to serve.")] = 0.0,
+    as_json: AsJson = False,
+) -> None:
+    """Whether the node serves, and where. Exits 1 if it does not."""
+    reply = admin.status(Home(home), wait)
+    if as_json:
+        print(json.dumps(reply))
+    else:
+        out.print(f"{reply['name']} {reply['version']} serves at {reply['address']}")
+
+
+@node.command()
+@_verb
+def fingerprint(home: HomePath) -> None:
+    """The node's fingerprint, to read to a partner over the phone."""
+    print(Node.open(Home(home)).identity.fingerprint)
+
+
+def main() -> None:
+    """The console script. A full disk or a closed pipe is said in a sentence, too."""
+    try:
+        app()
+    except BrokenPipeError:
+        sys.exit(1)

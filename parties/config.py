@@ -1,0 +1,137 @@
+"""A node's home: its folder, its configuration file, and where everything in it lies."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from parties.errors import ConfigError, HomeExists, NoHome
+from parties.identity import NAME
+from parties.sources import Dataset
+
+Sector = Literal["bank", "ecommerce", "telecom", "insurance", "other"]
+Address = Annotated[str, Field(pattern=r"^[^\s:]+:\d{1,5}$")]
+
+
+class Limits(BaseModel):
+    """What a partner may make this node do."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    frame_bytes: int = Field(4 << 20, ge=1 << 16, le=64 << 20)
+    rows: int = Field(20_000_000, ge=1)
+    run_seconds: int = Field(6 * 3600, ge=1)
+    silence_seconds: int = Field(600, ge=1)
+
+
+class Config(BaseModel):
+    """The file `config.yaml` of a node's home."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(pattern=rf"^{NAME.pattern}$")
+    sector: Sector
+    listen: Address
+    address: Address
+    store: str = "sqlite:///concordat.db"
+    threads: int = Field(0, ge=0)
+    region: str = "CN"
+    limits: Limits = Limits()
+    datasets: dict[str, Dataset] = {}
+
+
+class Home:
+    """Paths inside a node's home."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.expanduser().absolute()
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def running_file(self) -> Path:
+        """Exists while the node serves: process id and admin socket."""
+        return self.path / "running.json"
+
+    def key(self, name: str) -> Path:
+        return self.path / "keys" / name
+
+    def certificate(self, name: str) -> Path:
+        return self.path / "certificates" / f"{name}.pem"
+
+    def run_folder(self, run: str) -> Path:
+        """Where a run's files are kept; made if it is not there."""
+        folder = self.path / "runs" / run
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder
+
+    def config(self) -> Config:
+        """The checked configuration. Raises NoHome, ConfigError."""
+        if not self.config_file.is_file():
+            raise NoHome(
+                f"{self.path} is not a node's home: it has no config.yaml.",
+                "Make one with `concordat init HOME --name NAME --sector SECTOR`, or name another.",
+            )
+        try:
+            return Config.model_validate(yaml.safe_load(self.config_file.read_text("utf-8")))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"{self.config_file} is not YAML: {' '.join(str(error).split())}",
+                "Mend the file; docs/reference/config.yaml is a complete example.",
+            ) from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"]) or "the file"
+            raise ConfigError(
+                f"{self.config_file}: {place}: {first['msg']}.",
+                "Mend the file; docs/reference/config.yaml is a complete example.",
+            ) from error
+
+    def store_url(self, config: Config) -> str:
+        """The database URL, with a relative SQLite path taken from the home."""
+        prefix = "sqlite:///"
+        if config.store.startswith(prefix):
+            return prefix + str(self.path / config.store.removeprefix(prefix))
+        return config.store
+
+    def create(self, name: str, sector: Sector, address: str) -> Config:
+        """Lay out a new home. Raises HomeExists, ConfigError; touches nothing if it raises."""
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise HomeExists(
+                f"{self.path} exists and is not empty.",
+                "Choose a folder that does not exist yet; nothing was changed.",
+            )
+        if not NAME.fullmatch(name):
+            raise ConfigError(
+                f"{name!r} cannot be a node's name.",
+                "Use lower-case letters, digits and hyphens: it becomes a DNS name.",
+            )
+        config = Config(name=name, sector=sector, listen=address, address=address)
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.path.chmod(0o700)
+        for folder in ("keys", "certificates", "runs"):
+            (self.path / folder).mkdir(mode=0o700)
+        self.config_file.write_text(_TEMPLATE.format(**config.model_dump()), "utf-8")
+        return config
+
+
+_TEMPLATE = """\
+# A Concordat node. Every setting: docs/reference/config.yaml
+name: {name}
+sector: {sector}
+listen: {listen}        # where this node listens
+address: {address}       # where partners reach it
+store: {store}
+region: {region}                   # of phone numbers without a country code, in consents
+threads: {threads}                   # 0: one a core
+
+# The tables that agreements may name. For example:
+# datasets:
+#   customers:
+#     path: customers.csv
+#     identifier: {{column: phone, kind: phone, region: CN}}
+#     duplicates: error
+"""

@@ -1,0 +1,146 @@
+"""Errors of the node: tables (E11x), configuration, pairing, connection, jobs (E6xx)."""
+
+from protos.errors import ConcordatError
+
+# Tables
+
+
+class TableNotFound(ConcordatError):
+    code = "E110"
+
+
+class TableUnreadable(ConcordatError):
+    """Not a file, not permitted, or not Parquet."""
+
+    code = "E111"
+
+
+class TableEmpty(ConcordatError):
+    code = "E112"
+
+
+class NotUtf8(ConcordatError):
+    code = "E113"
+
+
+class NoIdentifierColumn(ConcordatError):
+    code = "E114"
+
+
+class NoColumn(ConcordatError):
+    code = "E115"
+
+
+class TableMalformed(ConcordatError):
+    """A row that is longer or shorter than the header, a quote that never ends."""
+
+    code = "E116"
+
+
+class DuplicateIdentifiers(ConcordatError):
+    code = "E117"
+
+
+class QueryFailed(ConcordatError):
+    code = "E118"
+
+
+class IdentifierNotText(ConcordatError):
+    """A column of floating-point numbers: digits of the identifier may be lost already."""
+
+    code = "E119"
+
+
+# Configuration, pairing, connection, jobs
+
+
+class ConfigError(ConcordatError):
+    code = "E600"
+
+
+class NoHome(ConcordatError):
+    code = "E601"
+
+
+class HomeExists(ConcordatError):
+    code = "E602"
+
+
+class PortBusy(ConcordatError):
+    code = "E603"
+
+
+class NotServing(ConcordatError):
+    code = "E604"
+
+
+class AlreadyServing(ConcordatError):
+    code = "E605"
+
+
+class InvitationError(ConcordatError):
+    code = "E610"
+
+
+class UnknownPeer(ConcordatError):
+    code = "E611"
+
+
+class PeerUnreachable(ConcordatError):
+    code = "E612"
+
+
+class PeerRefused(ConcordatError):
+    """The partner's node answered with a numbered error of its own."""
+
+    code = "E613"
+
+
+class HandshakeRefused(ConcordatError):
+    code = "E614"
+
+
+class WrongVersion(ConcordatError):
+    code = "E615"
+
+
+class NotDelivered(ConcordatError):
+    code = "E616"
+
+
+class JobError(ConcordatError):
+    code = "E620"
+
+
+class Busy(ConcordatError):
+    code = "E621"
+
+
+class Cancelled(ConcordatError):
+    code = "E622"
+
+
+class UnknownRun(ConcordatError):
+    code = "E623"
+
+
+class WrongRole(ConcordatError):
+    code = "E624"
+
+
+class Interrupted(ConcordatError):
+    """The node stopped during the run; said when it comes back."""
+
+    code = "E625"
+
+
+class TooManyRows(ConcordatError):
+    code = "E626"
+
+
+class NoConsentIdentifier(ConcordatError):
+    code = "E627"
+
+
+class InternalError(ConcordatError):
+    code = "E699"

@@ -1,0 +1,297 @@
+"""What each kind of job does once both sides have signed the intent: two functions, one a role."""
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from compliance.agreement import Agreement, Job
+from compliance.canonical import canonical
+from federated._native import SecretKey
+from federated.aggregation import insight
+from federated.aggregation.schema import (
+    Aggregates,
+    Feature,
+    FeatureAggregate,
+    FeatureTable,
+    Groups,
+    Share,
+)
+from federated.channel import Channel
+from federated.hooks import Progress, Release
+from federated.identifiers import Ids
+from federated.paillier import keys
+from federated.psi import intersect, overlap
+from parties.sources import scaled, segments
+
+STATISTICS = ("sum", "mean", "variance", "share")
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a side puts in: the rows of its table that passed the gate."""
+
+    ids: Ids
+    frame: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a job's two functions need of the run they are in."""
+
+    agreement: Agreement
+    job: Job
+    channel: Channel
+    material: Material
+    peer_size: int
+    release: Release
+    progress: Progress
+    modulus: bytes  # the partner's Paillier modulus, where the job has one
+    secret_key: Callable[[int], SecretKey]
+    note: Callable[[str, Any], None]  # keeps something for the run's report
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A result: the file that is committed to and handed out, and what is shown of it."""
+
+    file_name: str
+    file: bytes
+    summary: dict[str, Any]
+
+
+def columns(agreement: Agreement, job: Job, role: str) -> list[str]:
+    """The columns of the role's dataset that the job reads beside the identifier."""
+    if job.job != "insight":
+        return []
+    if role == "bank":
+        return list(dict.fromkeys(axis.column for axis in agreement.segmentation))
+    return list(job.features)
+
+
+def bank(run: Run) -> Outcome:
+    """The bank's part of the job; its result."""
+    return _BANK[run.job.job](run)
+
+
+def partner(run: Run) -> None:
+    _PARTNER[run.job.job](run)
+
+
+# overlap
+
+
+def _bank_overlap(run: Run) -> Outcome:
+    found = overlap.run_bank(
+        run.channel,
+        run.material.ids,
+        run.peer_size,
+        release=run.release,
+        progress=run.progress,
+    )
+    result = {"count": found.count, "partner_size": run.peer_size}
+    return Outcome("overlap.json", canonical(result) + b"\n", result)
+
+
+def _partner_overlap(run: Run) -> None:
+    overlap.run_partner(
+        run.channel,
+        run.material.ids,
+        run.peer_size,
+        release=run.release,
+        progress=run.progress,
+    )
+
+
+# intersect
+
+
+def _partner_learns_ids(agreement: Agreement) -> bool:
+    terms = agreement.jobs.intersect
+    return terms is not None and terms.partner_learns == "ids"
+
+
+def _bank_intersect(run: Run) -> Outcome:
+    found = intersect.run_bank(
+        run.channel,
+        run.material.ids,
+        run.peer_size,
+        partner_learns_ids=_partner_learns_ids(run.agreement),
+        release=run.release,
+        progress=run.progress,
+    )
+    return Outcome("intersect.csv", _id_list(run, found), {"count": len(found.rows)})
+
+
+def _partner_intersect(run: Run) -> None:
+    found = intersect.run_partner(
+        run.channel,
+        run.material.ids,
+        run.peer_size,
+        partner_learns_ids=_partner_learns_ids(run.agreement),
+        release=run.release,
+        progress=run.progress,
+    )
+    if found is not None:
+        run.note("result", {"count": len(found.rows)})
+        run.note("own_ids", _id_list(run, found))
+
+
+def _id_list(run: Run, found: intersect.Intersection) -> bytes:
+    """CSV with one column, named after the identifier's kind, sorted."""
+    ids = pd.Series(run.material.ids.take(found.rows).to_strings(), dtype="string").sort_values()
+    text = ids.to_csv(index=False, header=[run.material.ids.kind], lineterminator="\n")
+    return str(text).encode()
+
+
+# insight
+
+
+def _features(agreement: Agreement, job: Job) -> list[Feature]:
+    declared = agreement.data.partner.features
+    return [
+        Feature(
+            name=name,
+            statistics=frozenset(statistics),
+            lower=declared[name].lower,
+            upper=declared[name].upper,
+            decimals=declared[name].decimals,
+            bins=declared[name].bins,
+            share=_share(declared[name].share),
+        )
+        for name, statistics in job.features.items()
+    ]
+
+
+def _share(condition: Any) -> Share | None:
+    return None if condition is None else Share(condition.above, condition.up_to)
+
+
+def _bank_insight(run: Run) -> Outcome:
+    terms = run.agreement.jobs.insight
+    if terms is None:
+        raise ValueError("the agreement allows no insight")
+    axes = run.agreement.segmentation
+    labels = list(product(*(axis.labels for axis in axes)))
+    segment = segments(run.material.frame, axes)
+    placed = np.flatnonzero(segment >= 0)
+    if len(placed) < len(segment):
+        run.note("without_segment", int(len(segment) - len(placed)))
+    features = _features(run.agreement, run.job)
+    found = insight.run_bank(
+        run.channel,
+        Groups(run.material.ids.take(placed), segment[placed], len(labels)),
+        features,
+        keys.peer_key(run.modulus, terms.key_bits),
+        partner_size=run.peer_size,
+        minimum_group=terms.minimum_group,
+        key_bits=terms.key_bits,
+        release=run.release,
+        progress=run.progress,
+    )
+    names = [axis.label for axis in axes]
+    suppressed = sum(1 for one in found if one.suppressed)
+    table = _insight_rows(names, labels, features, found)
+    summary = {
+        "segments": len(labels),
+        "suppressed_segments": suppressed,
+        "minimum_group": terms.minimum_group,
+        "table": table,
+    }
+    return Outcome("insight.csv", _insight_csv(table), summary)
+
+
+def _partner_insight(run: Run) -> None:
+    terms = run.agreement.jobs.insight
+    if terms is None:
+        raise ValueError("the agreement allows no insight")
+    features = _features(run.agreement, run.job)
+    values, present, unfit = [], [], {}
+    for feature in features:
+        column = scaled(
+            run.material.frame[feature.name], feature.lower, feature.upper, feature.decimals
+        )
+        values.append(column.values)
+        present.append(column.present)
+        unfit[feature.name] = column.counts
+    run.note("values", unfit)
+    insight.run_partner(
+        run.channel,
+        FeatureTable(run.material.ids, np.column_stack(values), np.column_stack(present)),
+        features,
+        run.secret_key(terms.key_bits),
+        bank_size=run.peer_size,
+        minimum_group=terms.minimum_group,
+        short_exponents=terms.exponents == "short",
+        release=run.release,
+        progress=run.progress,
+    )
+
+
+def _insight_rows(
+    axes: Sequence[str],
+    labels: Sequence[Sequence[str]],
+    features: Sequence[Feature],
+    found: Aggregates,
+) -> list[dict[str, Any]]:
+    """A row for every segment and feature, suppressed ones too."""
+    asked: set[str] = {statistic for feature in features for statistic in feature.statistics}
+    return [
+        {
+            **dict(zip(axes, segment, strict=True)),
+            "feature": feature.name,
+            **_statistics(aggregate, asked),
+            "suppressed": aggregate is None,
+        }
+        for segment, one in zip(labels, found, strict=True)
+        for feature, aggregate in zip(features, one.features, strict=True)
+    ]
+
+
+def _statistics(found: FeatureAggregate | None, asked: set[str]) -> dict[str, Any]:
+    """Sums exact, as text if they are not whole; what was divided as the nearest double."""
+    values: dict[str, Any] = {"count": found.count if found else None}
+    for name in ("sum", "mean", "variance", "share", "histogram"):
+        if name in asked:
+            value = getattr(found, name) if found else None
+            if isinstance(value, Fraction):
+                value = float(value)
+            elif name == "sum" and value is not None:
+                value = int(value) if value == int(value) else format(value, "f")
+            values[name] = value
+    return values
+
+
+def _insight_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Empty cells where suppressed or not asked; a histogram's counts separated by semicolons."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+    return text.getvalue().encode()
+
+
+def _cell(value: Any) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return str(value).lower()
+        case tuple():
+            return ";".join(map(str, value))
+        case _:
+            return str(value)
+
+
+_BANK = {"overlap": _bank_overlap, "intersect": _bank_intersect, "insight": _bank_insight}
+_PARTNER = {
+    "overlap": _partner_overlap,
+    "intersect": _partner_intersect,
+    "insight": _partner_insight,
+}

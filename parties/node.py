@@ -1,0 +1,228 @@
+"""An institution's node: its home opened, with everything a verb needs."""
+
+import logging
+import random
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import grpc
+from cryptography import x509
+from sqlalchemy import Connection
+
+from compliance import consent, gate, receipt, register, witness  # noqa: F401 (their tables)
+from compliance.log import Log
+from compliance.note import COSIGNATURE, VerifierKey
+from compliance.signing import SigningKey
+from compliance.store import open_store, read, write
+from compliance.vault import VaultKeys, create_key
+from federated import _native
+from federated._native import SecretKey
+from federated.paillier import keys
+from parties import peers, runs
+from parties.config import Home, Sector
+from parties.errors import Busy, ConfigError, Interrupted
+from parties.files import write_private
+from parties.identity import (
+    NODE_LIFETIME,
+    Authority,
+    Identity,
+    certificate_pem,
+    key_pem,
+    load_key,
+)
+from parties.sources import Dataset
+from parties.wire import PeerClient, dial
+
+
+class Node:
+    """Opened by each command for itself; several may be open at once."""
+
+    def __init__(self, home: Home, clock: Callable[[], datetime] = lambda: datetime.now(UTC)):
+        self.home = home
+        self.now = clock
+        self.config = home.config()
+        _native.set_threads(self.config.threads)
+        name = self.config.name
+        self.logger = logging.getLogger("concordat.node")
+        self.store = open_store(home.store_url(self.config))
+        self.signing_key = SigningKey.load(home.key("signing"))
+        self.log = Log(f"{name}.concordat/log", SigningKey.load(home.key("log")))
+        self.witness_signing_key = SigningKey.load(home.key("witness"))
+        self.witness_key = VerifierKey(
+            f"{name}.concordat/witness", self.witness_signing_key.public, COSIGNATURE
+        )
+        self.vault_keys = VaultKeys.load(home.key("lookup"), home.key("wrapping"))
+        self.identity = Identity(
+            name=name,
+            sector=self.config.sector,
+            address=self.config.address,
+            authority_pem=home.certificate("authority").read_text("ascii"),
+            signing_key=self.signing_key.public,
+            log_key=str(self.log.verifier),
+            witness_key=str(self.witness_key),
+        )
+        self._running = threading.Lock()
+
+    @classmethod
+    def open(cls, home: Home) -> "Node":
+        return cls(home)
+
+    @classmethod
+    def create(cls, home: Home, name: str, sector: Sector, address: str | None) -> "Node":
+        """Make a home and open it. Raises HomeExists, ConfigError."""
+        now = datetime.now(UTC)
+        home.create(name, sector, address or f"127.0.0.1:{_free_port()}")
+        authority = Authority.create(name, now)
+        certificate, key = authority.issue(name, now, NODE_LIFETIME)
+        home.certificate("authority").write_bytes(certificate_pem(authority.certificate))
+        home.certificate("node").write_bytes(certificate_pem(certificate))
+        write_private(home.key("authority"), key_pem(authority.key))
+        write_private(home.key("node"), key_pem(key))
+        for purpose in ("signing", "log", "witness"):
+            SigningKey.generate().save(home.key(purpose))
+        for purpose in ("lookup", "wrapping"):
+            create_key(home.key(purpose))
+        node = cls(home)
+        with node.writing() as conn:
+            body = {"fingerprint": node.identity.fingerprint}
+            node.log.append(conn, "node.created", body, time=now)
+            node.log.checkpoint(conn)
+        return node
+
+    # Storage
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        return read(self.store)
+
+    def writing(self) -> AbstractContextManager[Connection]:
+        return write(self.store)
+
+    def peers(self) -> list[Identity]:
+        with self.reading() as conn:
+            return peers.all_peers(conn)
+
+    def peer(self, name: str) -> Identity:
+        """Raises UnknownPeer."""
+        with self.reading() as conn:
+            return peers.find_peer(conn, name)
+
+    def runs(self) -> list[dict[str, Any]]:
+        with self.reading() as conn:
+            return runs.list_runs(conn)
+
+    def find_run(self, run: str) -> dict[str, Any]:
+        """Raises UnknownRun."""
+        with self.reading() as conn:
+            return runs.find_run(conn, run)
+
+    def knows_run(self, run: str) -> bool:
+        with self.reading() as conn:
+            return runs.exists(conn, run)
+
+    def dataset(self, name: str, identifier: str) -> Dataset:
+        """The table an agreement names. Raises ConfigError."""
+        dataset = self.config.datasets.get(name)
+        if dataset is None:
+            raise ConfigError(
+                f"The agreement names the dataset {name!r}, which this node does not have.",
+                f"Add it under `datasets` in {self.home.config_file}.",
+            )
+        if dataset.identifier.kind != identifier:
+            raise ConfigError(
+                f"The agreement matches by {identifier}; the dataset {name!r} has "
+                f"{dataset.identifier.kind}.",
+                f"Name the column with the {identifier} in {self.home.config_file}.",
+            )
+        return dataset
+
+    # Keys
+
+    def authority(self) -> Authority:
+        certificate = x509.load_pem_x509_certificate(self.identity.authority_pem.encode())
+        return Authority(certificate, load_key(self.home.key("authority").read_bytes()))
+
+    def signing_keys(self) -> dict[str, bytes]:
+        """Ed25519 public keys that sign agreements and receipts, by party: ours and the pinned."""
+        return {known.name: known.signing_key for known in (self.identity, *self.peers())}
+
+    def paillier_key(self, bits: int) -> SecretKey:
+        """This node's key of that size, made on first use."""
+        path = self.home.key(f"paillier-{bits}")
+        if path.exists():
+            return keys.load(path.read_bytes())
+        key = keys.generate(bits)
+        write_private(path, keys.dump(key))
+        return key
+
+    # Connections
+
+    def dial(
+        self, peer: Identity, credentials: tuple[bytes, bytes] | None = None
+    ) -> AbstractContextManager[PeerClient]:
+        """A connection to a partner, with this node's certificate or an invitation's."""
+        key, certificate = credentials or (
+            self.home.key("node").read_bytes(),
+            self.home.certificate("node").read_bytes(),
+        )
+        return dial(
+            peer,
+            key_pem=key,
+            certificate_pem=certificate,
+            frame_bytes=self.config.limits.frame_bytes,
+            silence_seconds=self.config.limits.silence_seconds,
+        )
+
+    def server_credentials(self) -> grpc.ServerCredentials:
+        """Mutual TLS; certificate and trusted authorities are read again for every connection."""
+
+        def configuration() -> Any:
+            known = [self.identity, *self.peers()]
+            return grpc.ssl_server_certificate_configuration(
+                [
+                    (
+                        self.home.key("node").read_bytes(),
+                        self.home.certificate("node").read_bytes(),
+                    )
+                ],
+                # Our own authority signs invitations.
+                root_certificates="".join(peer.authority_pem for peer in known).encode(),
+            )
+
+        return grpc.dynamic_ssl_server_credentials(
+            configuration(), configuration, require_client_authentication=True
+        )
+
+    # Runs
+
+    @contextmanager
+    def one_run(self) -> Iterator[None]:
+        """One run at a time. Raises Busy."""
+        if not self._running.acquire(blocking=False):
+            raise Busy(
+                f"{self.config.name}'s node is in another run.",
+                "Wait for it to end; `concordat job list` shows it there.",
+            )
+        try:
+            yield
+        finally:
+            self._running.release()
+
+    def after_restart(self) -> None:
+        """Say of the runs that were under way when the node stopped that they were interrupted."""
+        with self.writing() as conn:
+            for run in runs.mark_interrupted(conn, self.now()):
+                body = {"run": run, "state": runs.INTERRUPTED, "error": Interrupted.code}
+                self.log.append(conn, "run.ended", body, time=self.now())
+            self.log.checkpoint(conn)
+
+
+def _free_port() -> int:
+    """A port nobody listens at, below those the system gives out to outgoing connections."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port

@@ -1,0 +1,113 @@
+"""The partners this node is paired with, and the invitations it has out."""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+
+from cryptography import x509
+from sqlalchemy import Column, Connection, String, Table, insert, select, update
+
+from compliance.store import metadata
+from parties.errors import InvitationError, UnknownPeer
+from parties.identity import INVITATION, Identity, check_issued, refused, san_of
+
+_peers = Table(
+    "peers",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    Column("identity", String, nullable=False),
+    Column("paired_at", String, nullable=False),
+)
+
+_invitations = Table(
+    "invitations",
+    metadata,
+    Column("serial", String(64), primary_key=True),
+    Column("expires_at", String, nullable=False),
+    Column("accepted_by", String(63)),
+)
+
+
+def all_peers(conn: Connection) -> list[Identity]:
+    rows = conn.execute(select(_peers.c.identity).order_by(_peers.c.name))
+    return [Identity.from_json(json.loads(text)) for (text,) in rows]
+
+
+def find_peer(conn: Connection, name: str) -> Identity:
+    """The pinned identity. Raises UnknownPeer."""
+    text = conn.execute(select(_peers.c.identity).where(_peers.c.name == name)).scalar()
+    if text is None:
+        raise UnknownPeer(
+            f"This node is not paired with {name!r}.",
+            "Pair with it first: `concordat pair invite` there, `concordat pair accept` here.",
+        )
+    return Identity.from_json(json.loads(text))
+
+
+def pin(conn: Connection, identity: Identity, own_name: str, now: datetime) -> bool:
+    """Trust a partner from now on; whether it is new. InvitationError if the name is taken."""
+    if identity.name == own_name:
+        raise InvitationError(
+            f"Both nodes are called {own_name!r}.",
+            "A node cannot pair with itself or a namesake; make one with another --name.",
+        )
+    known = conn.execute(select(_peers.c.identity).where(_peers.c.name == identity.name)).scalar()
+    text = json.dumps(identity.to_json())
+    if known is None:
+        conn.execute(
+            insert(_peers).values(
+                name=identity.name, identity=text, paired_at=now.isoformat(timespec="seconds")
+            )
+        )
+    elif known != text:
+        raise InvitationError(
+            f"This node is already paired with another {identity.name!r}.",
+            "Find out which of the two is your partner; a pinned identity is never replaced.",
+        )
+    return known is None
+
+
+def record_invitation(conn: Connection, serial: int, expires_at: datetime) -> None:
+    conn.execute(
+        insert(_invitations).values(
+            serial=f"{serial:x}", expires_at=expires_at.isoformat(timespec="seconds")
+        )
+    )
+
+
+def use_invitation(conn: Connection, serial: str, accepted_by: str) -> None:
+    """Spend an invitation. Raises InvitationError if another node has used it."""
+    row = conn.execute(
+        select(_invitations.c.accepted_by).where(_invitations.c.serial == serial)
+    ).one_or_none()
+    if row is None or row.accepted_by not in (None, accepted_by):
+        raise InvitationError(
+            "This invitation has been used.",
+            "Ask the partner for a new one, and to look at `concordat pair list` for strangers.",
+        )
+    conn.execute(
+        update(_invitations).where(_invitations.c.serial == serial).values(accepted_by=accepted_by)
+    )
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who opened a connection: a paired partner, or someone holding an invitation."""
+
+    peer: Identity | None = None
+    invitation: str | None = None
+
+
+def authenticate(conn: Connection, leaf_pem: bytes, own_authority_pem: str) -> Caller:
+    """Who a client certificate speaks for. Raises HandshakeRefused, UnknownPeer."""
+    try:
+        leaf = x509.load_pem_x509_certificate(leaf_pem)
+    except ValueError as error:
+        raise refused("its certificate cannot be read") from error
+    name = san_of(leaf)
+    if name == INVITATION:
+        check_issued(leaf, own_authority_pem)
+        return Caller(invitation=f"{leaf.serial_number:x}")
+    peer = find_peer(conn, name)
+    check_issued(leaf, peer.authority_pem)
+    return Caller(peer=peer)

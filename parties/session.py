@@ -1,0 +1,535 @@
+"""A run between two nodes: what both sides say around a job's own protocol.
+
+    bank                          partner
+    Hello                  ->     checks the agreement, the job, the limits
+                           <-     Hello
+    read the table, gate          read the table, gate
+    Inputs                 <->    Inputs
+    sign the intent        <->    sign the intent
+    log it; Ready          <->    log it; Ready
+      ... the job's protocol; each side passes the gate again before it releases ...
+    Commitment             <->    Commitment
+    sign the completion    <->    sign the completion
+    log it                        log it
+
+What fails on either side travels as Abort and ends the run on both.
+"""
+
+import hmac
+import logging
+import re
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from importlib.metadata import version
+from typing import Any, Literal
+
+import numpy as np
+
+from compliance import gate, receipt
+from compliance.agreement import RUN_WINDOW, Agreement, Job, disclosure, permits
+from compliance.canonical import timestamp
+from compliance.errors import ConsentChanged
+from compliance.note import Checkpoint, VerifierKey
+from compliance.signing import Envelope
+from federated.channel import Channel
+from federated.errors import AnswersDisagree, PeerAborted, ProtocolViolation
+from federated.hooks import Progress, silent
+from federated.identifiers import with_kind
+from parties import agreements, jobs, runs, witnessing
+from parties.errors import Cancelled, InternalError, TooManyRows, WrongRole, WrongVersion
+from parties.files import write_private
+from parties.identity import Identity
+from parties.node import Node
+from parties.runs import Stages
+from parties.sources import read_table
+from parties.wire import StreamTransport
+from protos.concordat.v1.run_pb2 import (
+    Abort,
+    Commitment,
+    Frame,
+    Hello,
+    Inputs,
+    Ready,
+    Signature,
+)
+from protos.errors import ConcordatError
+
+Role = Literal["bank", "partner"]
+Listener = Callable[[str, str, int, int], None]  # run, stage, done, total
+
+PROTOCOL_VERSION = 1
+SUITE = "C25519-SHA512"
+CLOCK_SKEW = timedelta(minutes=10)
+ATTEMPTS = 3  # a run during which somebody withdrew is run again, at most twice
+
+_logger = logging.getLogger("concordat.run")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A job that its agreement allows now, and with whom it runs."""
+
+    job: Job
+    agreement: Agreement
+    peer: Identity
+    disclosure: dict[str, list[str]]
+
+
+def plan(node: Node, job_yaml: str) -> Plan:
+    """Check a job before anything starts. Raises JobInvalid, AgreementRefusal, WrongRole, ..."""
+    job = Job.from_yaml(job_yaml)
+    agreement = agreements.in_force(node, job.agreement)
+    if agreement.parties.bank != node.config.name:
+        raise WrongRole(
+            f"Under {job.agreement} jobs are started by {agreement.parties.bank}.",
+            f"Ask {agreement.parties.bank} to run it; this node answers by itself.",
+        )
+    return _plan(node, agreement, job, agreement.parties.partner)
+
+
+def _plan(node: Node, agreement: Agreement, job: Job, peer: str) -> Plan:
+    now = node.now()
+    with node.reading() as conn:
+        started = receipt.runs_started_since(conn, agreement.agreement, now - RUN_WINDOW)
+    permits(agreement, job, now=now, runs=started)
+    return Plan(job, agreement, node.peer(peer), disclosure(agreement, job))
+
+
+class Control:
+    """Lets another thread cancel a run."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._transport: StreamTransport | None = None
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        with self._lock:
+            self.cancelled = True
+            if self._transport is not None:
+                abort = Abort(code=Cancelled.code, message="The bank cancelled the job.")
+                self._transport.interrupt(Frame(abort=abort).SerializeToString())
+
+    def watch(self, transport: StreamTransport) -> None:
+        with self._lock:
+            self._transport = transport
+
+    def check(self) -> None:
+        """Raise Cancelled if the run was."""
+        if self.cancelled:
+            raise _cancelled()
+
+
+# The two sides
+
+
+def run_job(node: Node, job_yaml: str, listen: Listener, control: Control) -> dict[str, Any]:
+    """The bank's side of a job, from plan to result; returns the run's report.
+
+    Raises ConcordatError; `concordat job show` then says more.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return _initiate(node, plan(node, job_yaml), listen, control)
+        except (ConsentChanged, PeerAborted) as error:
+            changed = isinstance(error, ConsentChanged) or error.peer_code == ConsentChanged.code
+            if not changed or attempt == ATTEMPTS:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _initiate(node: Node, planned: Plan, listen: Listener, control: Control) -> dict[str, Any]:
+    run = secrets.token_hex(16)
+    limits = node.config.limits
+
+    def progress(stage: str, done: int, total: int) -> None:
+        control.check()
+        listen(run, stage, done, total)
+
+    with node.one_run(), node.dial(planned.peer) as client:
+        transport = client.run(limits.run_seconds)
+        control.watch(transport)
+        channel = Channel(transport, initiator=True, max_frame=limits.frame_bytes)
+        session = Session(node, planned, "bank", run, channel, listen=progress)
+        try:
+            with session.recorded(control):
+                channel.send(session.ours)
+                theirs = channel.receive(Hello)
+                session.check(theirs)
+                session.play(theirs)
+        finally:
+            transport.finish()
+    witnessing.ask(node, planned.peer)
+    return session.report
+
+
+def serve_run(node: Node, peer: Identity, transport: StreamTransport) -> None:
+    """The partner's side of a run that a peer has opened. Raises nothing: failures are recorded."""
+    channel = Channel(transport, initiator=False, max_frame=node.config.limits.frame_bytes)
+    try:
+        _answer(node, peer, channel)
+    except ConcordatError as error:
+        _logger.info("a run with %s ended: %s %s", peer.name, error.code, error.message)
+    except Exception:
+        _logger.exception("a run with %s failed", peer.name)
+    finally:
+        transport.finish()
+
+
+def _answer(node: Node, peer: Identity, channel: Channel) -> None:
+    try:
+        theirs = channel.receive(Hello)
+        planned = _plan_for(node, peer, theirs)
+        if not re.fullmatch(r"[0-9a-f]{32}", theirs.run) or node.knows_run(theirs.run):
+            raise ProtocolViolation("The bank gave the run a name that is none, or not new.")
+    except ConcordatError as error:
+        channel.abort(_public(error))
+        raise
+    with node.one_run():
+        session = Session(node, planned, "partner", theirs.run, channel)
+        with session.recorded():
+            channel.send(session.ours)
+            session.check(theirs)
+            session.play(theirs)
+    witnessing.ask(node, peer)
+
+
+def _plan_for(node: Node, peer: Identity, theirs: Hello) -> Plan:
+    """What the bank asks for, checked like a job of our own."""
+    job = Job.from_document(theirs.job)
+    agreement = agreements.in_force(node, job.agreement)
+    if (agreement.parties.bank, agreement.parties.partner) != (peer.name, node.config.name):
+        raise ProtocolViolation(f"{peer.name} is not the bank of this agreement.")
+    if theirs.protocol_version != PROTOCOL_VERSION:
+        raise WrongVersion(
+            f"The other node speaks version {theirs.protocol_version} of the protocol, "
+            f"this one {PROTOCOL_VERSION}.",
+            "Bring both nodes to the same version of Concordat.",
+        )
+    return _plan(node, agreement, job, peer.name)
+
+
+class Session:
+    """One run on one side."""
+
+    def __init__(
+        self,
+        node: Node,
+        planned: Plan,
+        role: Role,
+        run: str,
+        channel: Channel,
+        *,
+        listen: Progress = silent,
+    ) -> None:
+        self.node = node
+        self.agreement, self.job, self.peer = planned.agreement, planned.job, planned.peer
+        self.role: Role = role
+        self.run = run
+        self.channel = channel
+        self.started = node.now()
+        self.stages = Stages(listen, lambda: (channel.bytes_sent, channel.bytes_received))
+        self.report: dict[str, Any] = {
+            "run": run,
+            "job": self.job.job,
+            "agreement": self.agreement.agreement,
+            "purpose": self.agreement.purpose,
+            "role": role,
+            "peer": self.peer.name,
+            "disclosure": planned.disclosure,
+        }
+
+        self.ours = self._hello()
+        self.decision: gate.Decision | None = None
+
+    @contextmanager
+    def recorded(self, control: Control | None = None) -> Iterator[None]:
+        """Keep the run's record; on a failure tell the other side, and say why it failed."""
+        node, report = self.node, self.report
+        with node.writing() as conn:
+            runs.record_start(
+                conn,
+                self.run,
+                job=self.job.job,
+                agreement=self.agreement.agreement,
+                role=self.role,
+                peer=self.peer.name,
+                now=self.started,
+            )
+        state, failure = runs.COMPLETED, None
+        try:
+            yield
+        except ConcordatError as error:
+            failure = error
+            if control is not None and control.cancelled:
+                failure = _cancelled()
+            state = _STATES.get(failure.code[1], runs.FAILED)
+            state = runs.CANCELLED if failure.code == Cancelled.code else state
+        except Exception:
+            _logger.exception("run %s failed", self.run)
+            state = runs.FAILED
+            failure = InternalError("The node failed in this run.", "Look at the node's own log.")
+        self.stages.close()
+        report["stages"] = {name: asdict(cost) for name, cost in self.stages.costs.items()}
+        report["state"] = state
+        if failure is not None:
+            self.channel.abort(_public(failure))
+            report["error"] = {"code": failure.code, "message": failure.message}
+        with node.writing() as conn:
+            if failure is not None:
+                body = {"run": self.run, "state": state, "error": failure.code}
+                node.log.append(conn, "run.ended", body, time=node.now())
+                node.log.checkpoint(conn)
+            runs.record_end(conn, self.run, state, report, node.now())
+        if failure is not None:
+            raise failure
+
+    # Before the job
+
+    def _hello(self) -> Hello:
+        modulus = b""
+        terms = self.agreement.jobs.insight
+        if self.role == "partner" and self.job.job == "insight" and terms:
+            modulus = self.node.paillier_key(terms.key_bits).public.modulus
+        return Hello(
+            protocol_version=PROTOCOL_VERSION,
+            run=self.run,
+            agreement_digest=self.agreement.digest,
+            suite=SUITE,
+            role=self.role,
+            party=self.node.config.name,
+            job=self.job.shared,
+            signing_key=self.node.signing_key.public,
+            paillier_modulus=modulus,
+            code_version=version("concordat"),
+            time=timestamp(self.started),
+        )
+
+    def check(self, theirs: Hello) -> None:
+        """Raise ProtocolViolation unless the other side speaks of the same run, as itself."""
+        for name in ("protocol_version", "run", "agreement_digest", "suite", "job"):
+            if getattr(theirs, name) != getattr(self.ours, name):
+                raise ProtocolViolation(f"The two nodes do not agree on the run's {name}.")
+        other = "partner" if self.role == "bank" else "bank"
+        if (theirs.role, theirs.party) != (other, self.peer.name):
+            raise ProtocolViolation("The other node does not take its own part in the run.")
+        if theirs.signing_key != self.peer.signing_key:
+            raise ProtocolViolation("The other node signs with another key than the one pinned.")
+        if abs(_time(theirs.time) - self.started) > CLOCK_SKEW:
+            raise ProtocolViolation("The two nodes' clocks are more than ten minutes apart.")
+        if len(theirs.code_version) > 64:
+            raise ProtocolViolation("The other node's version is no version.")
+
+    def play(self, theirs: Hello) -> None:
+        """The whole run after the greeting. Leaves result and receipt in the report."""
+        material = self._load()
+        section, peer_section = self._exchange_inputs()
+        ours_first = self.role == "bank"
+        bank, partner = (section, peer_section) if ours_first else (peer_section, section)
+        started = theirs.time if self.role == "partner" else self.ours.time
+        intent = receipt.intent(
+            self.run,
+            self.agreement,
+            self.job,
+            suite=SUITE,
+            bank=bank,
+            partner=partner,
+            started=_time(started),
+        )
+        self._sign_and_record("intent", intent)
+        self._ready()
+        job = jobs.Run(
+            agreement=self.agreement,
+            job=self.job,
+            channel=self.channel,
+            material=material,
+            peer_size=peer_section.size,
+            release=self._release,
+            progress=self.stages,
+            modulus=theirs.paillier_modulus,
+            secret_key=self.node.paillier_key,
+            note=self.report.__setitem__,
+        )
+        outcome = None
+        if self.role == "bank":
+            outcome = jobs.bank(job)
+        else:
+            jobs.partner(job)
+        self._complete(intent, outcome, theirs.code_version)
+
+    def _load(self) -> jobs.Material:
+        """Read the table, and leave out whom the gate does not let in."""
+        node, role = self.node, self.role
+        provided = self.agreement.data.bank if role == "bank" else self.agreement.data.partner
+        self.stages("read table")
+        dataset = node.dataset(provided.dataset, provided.identifier)
+        columns = jobs.columns(self.agreement, self.job, role)
+        table = read_table(dataset, node.home.path, columns)
+        self.report["rows"] = table.counts()
+        if len(table.rejects):
+            table.write_rejects(node.home.run_folder(self.run) / "rejects.csv")
+        self.stages("gate", 0, len(table.ids))
+        with node.writing() as conn:
+            self.decision = gate.decide(
+                conn,
+                node.log,
+                node.vault_keys,
+                with_kind(table.ids.kind, table.ids.to_strings()),
+                gate.Scope.of(self.agreement, role),
+                now=node.now(),
+            )
+        self.stages("gate", len(table.ids), len(table.ids))
+        self.report["gate"] = {
+            "eligible": self.decision.size,
+            "excluded": self.decision.excluded,
+        }
+        rows = np.flatnonzero(self.decision.eligible)
+        return jobs.Material(table.ids.take(rows), table.frame.iloc[rows])
+
+    def _exchange_inputs(self) -> tuple[receipt.Section, receipt.Section]:
+        self.stages("sign intent")
+        decision = self._decided()
+        at = decision.checkpoint
+        ours = receipt.Section.of(self.node.config.name, self.node.signing_key.public, decision)
+        self.channel.send(
+            Inputs(
+                root=ours.root,
+                size=ours.size,
+                log_origin=ours.log_origin,
+                log_size=ours.log_size,
+                log_root=ours.log_root,
+                log_checkpoint=at.encode().decode(),
+            )
+        )
+        sent = self.channel.receive(Inputs)
+        checkpoint = Checkpoint.parse(sent.log_checkpoint.encode())
+        checkpoint.verify(VerifierKey.parse(self.peer.log_key))
+        said = (sent.log_origin, sent.log_size, sent.log_root)
+        if said != (checkpoint.origin, checkpoint.size, checkpoint.root) or len(sent.root) != 32:
+            raise ProtocolViolation("The other node's inputs are not those of its checkpoint.")
+        if not 0 < sent.size <= self.node.config.limits.rows:
+            raise TooManyRows(
+                f"{self.peer.name} would put in {sent.size:,} rows; "
+                f"the limit here is {self.node.config.limits.rows:,}.",
+                "Raise `limits.rows` in config.yaml if that is meant to be.",
+            )
+        theirs = receipt.Section(
+            party=self.peer.name,
+            key=self.peer.signing_key,
+            root=sent.root,
+            size=sent.size,
+            log_origin=sent.log_origin,
+            log_size=sent.log_size,
+            log_root=sent.log_root,
+        )
+        return ours, theirs
+
+    def _sign_and_record(self, kind: Literal["intent", "completion"], statement: bytes) -> Envelope:
+        """Both sign the statement both have built; a receipt is in the log before anything else."""
+        envelope = receipt.signed(statement, self.node.signing_key)
+        own = envelope.signatures[self.node.signing_key.keyid]
+        self.channel.send(Signature(statement=kind, signature=own))
+        theirs = self.channel.receive(Signature)
+        if theirs.statement != kind:
+            raise ProtocolViolation(f"The other node signed something else than the {kind}.")
+        envelope = receipt.countersigned(envelope, self.peer.signing_key, theirs.signature)
+        node = self.node
+        with node.writing() as conn:
+            keys, now = node.signing_keys(), node.now()
+            if kind == "intent":
+                receipt.begin(conn, node.log, envelope, self._decided(), keys, time=now)
+            else:
+                receipt.complete(conn, node.log, envelope, keys, time=now)
+            node.log.checkpoint(conn)
+        return envelope
+
+    def _ready(self) -> None:
+        """No data before the intent is in both logs."""
+        self.channel.send(Ready(statement="intent"))
+        if self.channel.receive(Ready).statement != "intent":
+            raise ProtocolViolation("The other node is not ready for the run.")
+
+    # During and after the job
+
+    def _release(self) -> None:
+        """The gate's second decision, in one transaction with its entry in the log."""
+        node = self.node
+        with node.writing() as conn:
+            gate.release(conn, node.log, self.run, self._decided(), now=node.now())
+
+    def _complete(self, intent: bytes, outcome: jobs.Outcome | None, peer_version: str) -> None:
+        """Agree on the transcript, sign and log the completion; only then the result exists."""
+        self.stages("sign completion")
+        transcript = self.channel.transcript()
+        salt, commitment = receipt.commit(outcome.file) if outcome else (b"", b"")
+        time = timestamp(self.node.now())
+        self.channel.send(Commitment(transcript=transcript, result=commitment, time=time))
+        theirs = self.channel.receive(Commitment)
+        if not hmac.compare_digest(theirs.transcript, transcript):
+            raise AnswersDisagree("The two nodes did not see the same bytes.")
+        if self.role == "partner":
+            commitment, time = theirs.result, theirs.time
+        if len(commitment) != 32 or abs(_time(time) - self.node.now()) > CLOCK_SKEW:
+            raise ProtocolViolation("The bank's commitment to its result is malformed.")
+        statement = receipt.completion(
+            intent,
+            transcript=transcript,
+            commitment=commitment,
+            versions={
+                self.node.config.name: version("concordat"),
+                self.peer.name: peer_version,
+            },
+            finished=_time(time),
+        )
+        envelope = self._sign_and_record("completion", statement)
+        folder = self.node.home.run_folder(self.run)
+        write_private(folder / "receipt.json", envelope.to_json())
+        self.report["receipt_file"] = str(folder / "receipt.json")
+        self.report["transcript"] = transcript.hex()
+        if outcome is not None:
+            write_private(folder / outcome.file_name, outcome.file)
+            write_private(folder / "salt", salt.hex().encode() + b"\n")
+            self.report["result"] = outcome.summary
+            self.report["result_file"] = str(folder / outcome.file_name)
+        own_ids = self.report.pop("own_ids", None)
+        if own_ids is not None:
+            write_private(folder / "intersect.csv", own_ids)
+            self.report["result_file"] = str(folder / "intersect.csv")
+
+    def _decided(self) -> gate.Decision:
+        if self.decision is None:
+            raise ValueError("the gate has not decided yet")
+        return self.decision
+
+
+# What the other side is told of a failure: rooms whose errors speak of the run itself say their
+# words; of this institution's tables, consents and storage only the number is told.
+_TOLD = {"2", "3"}
+_STATES = {"3": runs.REFUSED, "4": runs.REFUSED}
+
+
+def _public(error: ConcordatError) -> ConcordatError:
+    if error.code[1] in _TOLD or error.code == Cancelled.code:
+        return error
+    told = ConcordatError(f"It cannot go on, for a reason of its own ({error.code}).", "")
+    told.code = error.code  # type: ignore[misc]
+    return told
+
+
+def _cancelled() -> Cancelled:
+    return Cancelled(
+        "The job was cancelled, on both sides.",
+        "Run it again any time; `concordat job list` shows what became of it.",
+    )
+
+
+def _time(text: str) -> datetime:
+    """A peer's RFC 3339 time in UTC. Raises ProtocolViolation."""
+    if re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", text):
+        with suppress(ValueError):
+            return datetime.fromisoformat(text)
+    raise ProtocolViolation("The other node sent a time that is none.")

@@ -1,0 +1,231 @@
+import json
+from datetime import datetime, timedelta
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from institutions import AGREEMENT, INSIGHT, NOW, YAML
+
+from compliance.agreement import MINIMUM_GROUP_FLOOR, Agreement, Job, disclosure, permits
+from compliance.canonical import canonical
+from compliance.document import MAX_CHARACTERS
+from compliance.errors import AgreementInvalid, AgreementRefusal, JobInvalid, NotCanonical
+
+
+def test_the_document_is_the_canonical_json_of_what_was_written():
+    document = json.loads(AGREEMENT.document)
+    assert canonical(document) == AGREEMENT.document
+    assert document["valid"]["from"] == "2026-01-01T00:00:00+08:00"
+    assert document["data"]["partner"]["features"]["bill_amt1"] == {
+        "unit": "TWD",
+        "lower": -200000,
+        "upper": 1000000,
+        "decimals": 0,
+    }, "no default is filled in"
+
+
+def test_both_sides_read_the_same_agreement():
+    received = Agreement.from_document(AGREEMENT.document)
+    assert received == AGREEMENT
+    assert (received.document, received.digest) == (AGREEMENT.document, AGREEMENT.digest)
+
+
+@given(st.randoms(use_true_random=False))
+def test_the_order_in_which_names_are_written_does_not_matter(random):
+    def shuffled(value):
+        if isinstance(value, dict):
+            items = [(name, shuffled(item)) for name, item in value.items()]
+            random.shuffle(items)
+            return dict(items)
+        return [shuffled(item) for item in value] if isinstance(value, list) else value
+
+    document = shuffled(json.loads(AGREEMENT.document))
+    again = Agreement.from_yaml(yaml.safe_dump(document, sort_keys=False))
+    assert again.document == AGREEMENT.document
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("version: 1", "version: 1.5", "version: should be a valid integer"),
+        ("version: 1", "version: '1'", "version: should be a valid integer"),
+        ("agreement: credit-2026", "agreement: credit 2026", "agreement: should be a short name"),
+        ("partner: partner}", "partner: bank}", "two institutions"),
+        ("legal_basis: consent", "legal_basis: contract", "legal_basis: should be 'consent'"),
+        ("from: 2026-01-01T00:00:00+08:00", "from: 2026-01-01", "valid.from: should be a time"),
+        ("01T00:00:00+08:00, until", "01T00:00:00, until", "valid.from: should have an offset"),
+        ("from: 2026-01-01T00", "from: 2026-02-30T00", "valid.from: should be a time"),
+        ("from: 2026", "from: 2029", "from should be before until"),
+        ("retention_days: 730", "retention_day: 730", "retention_day: is not known here"),
+        ("retention_days: 730\n", "", "retention_days: is missing"),
+        ("[customer-profile, credit-performance]", "[]", "categories: should name at least one"),
+        ("customer-profile, credit-perf", "a, a, credit-perf", "categories should all differ"),
+        ("identifier: phone", "identifier: email", "the same identifier"),
+        ("identifier: phone", "identifier: name", "data.bank.identifier: should be 'phone'"),
+        ("lower: -2e+05", "lower: 1000000", "bill_amt1: lower should be below upper"),
+        ("lower: -2e+05", "lower: -0.5", "more than 0 decimals"),
+        ("lower: -2e+05", "lower: -1e+18", "too large to be kept exactly"),
+        ("bins: [-1, 0, 2]", "bins: [0, -1]", "bins should be edges in ascending order"),
+        ("bins: [-1, 0, 2]", "bins: [0, 9]", "between lower and upper"),
+        ("share: {above: 0}", "share: {above: 2, up_to: 0}", "pay_0: share should say"),
+        ("share: {above: 0}", "share: {}", "pay_0: share should say"),
+        ("unit: TWD", "kind: text, unit: TWD", "kind: should be 'numeric'"),
+        ('label: "-29"', "label: -29", r"segmentation\[1\].bands\[1\].label: should be text"),
+        (", upper: 49}", "}", "every band but the last"),
+        ("upper: 49", "upper: 29", "bands should be in ascending order"),
+        ('"30-49"', '"-29"', "labels should all differ"),
+        (", values: [north, south]", "", "either bands or values"),
+        ("column: region", "column: region, bands: [{label: all}]", "either bands or values"),
+        ("label: region", "label: age_band", "segmentation: labels should all differ"),
+        ("overlap: {}", "everything: {}", "jobs.everything: is not known here"),
+        ("overlap: {}", "intersect: {}", "jobs.intersect.partner_learns: is missing"),
+        ("release: exact", "release: noised", "jobs.insight.release: noised is not yet there"),
+        ("minimum_group: 50", "minimum_group: 9", "greater than or equal to 10"),
+        ("key_bits: 3072", "key_bits: 1024", "key_bits: should be 2048 or 3072"),
+        ("[count, sum", "[median, sum", r"statistics\[1\]: should be 'count', 'sum'"),
+        ("[count, sum", "[sum, sum", "statistics should all differ"),
+        ("runs_per_day: 2", "runs_per_day: 0", "runs_per_day: should be greater"),
+        ("retention_days: 730", "retention_days: 730\nversion: 2", "version is given twice"),
+    ],
+)
+def test_a_wrong_agreement_is_refused_by_its_place(old, new, problem):
+    assert old in YAML
+    with pytest.raises(AgreementInvalid, match=problem):
+        Agreement.from_yaml(YAML.replace(old, new, 1))
+
+
+def test_the_floor_of_the_minimum_group_is_allowed():
+    text = YAML.replace("minimum_group: 50", f"minimum_group: {MINIMUM_GROUP_FLOOR}")
+    assert Agreement.from_yaml(text).jobs.insight.minimum_group == MINIMUM_GROUP_FLOOR
+
+
+def test_an_insight_needs_segments_and_features():
+    text = YAML[: YAML.index("segmentation:")] + YAML[YAML.index("jobs:") :]
+    with pytest.raises(AgreementInvalid, match="needs segmentation"):
+        Agreement.from_yaml(text)
+
+
+def test_a_partner_cannot_send_other_than_canonical_json():
+    with pytest.raises(NotCanonical):
+        Agreement.from_document(AGREEMENT.document + b" ")
+    with pytest.raises(NotCanonical):
+        Agreement.from_document(YAML.encode())
+    with pytest.raises(AgreementInvalid, match="longer"):
+        Agreement.from_document(canonical("x" * MAX_CHARACTERS))
+
+
+def test_axes_name_their_segments():
+    assert [axis.labels for axis in AGREEMENT.segmentation] == [
+        ("-29", "30-49", "50-"),
+        ("north", "south"),
+    ]
+
+
+def job(**changes):
+    document = json.loads(INSIGHT.shared) | changes
+    return Job.from_document(
+        canonical({name: value for name, value in document.items() if value is not None})
+    )
+
+
+def test_a_job_is_the_same_on_both_sides_but_for_its_output():
+    text = "job: overlap\nagreement: credit-2026\npurpose: credit-risk-assessment\noutput: o.json"
+    ours = Job.from_yaml(text)
+    assert ours.output == "o.json"
+    theirs = Job.from_document(ours.shared)
+    assert theirs.output is None
+    assert theirs.shared == ours.shared
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"job": "train"}, "job: should be 'overlap', 'intersect' or 'insight'"),
+        ({"purpose": None}, "purpose: is missing"),
+        ({"features": None}, "an insight names at least one"),
+        ({"job": "overlap"}, "another job names none"),
+        ({"features": {"pay_0": []}}, "features.pay_0: should name at least one"),
+        ({"features": {"pay_0": ["sum", "sum"]}}, "features.pay_0 should all differ"),
+        ({"features": {"pay_0": ["mode"]}}, r"features.pay_0\[1\]: should be"),
+        ({"limit": 3}, "limit: is not known here"),
+    ],
+)
+def test_a_wrong_job_is_refused_by_its_place(changes, problem):
+    with pytest.raises(JobInvalid, match=problem):
+        job(**changes)
+
+
+def test_what_the_agreement_names_is_permitted():
+    permits(AGREEMENT, INSIGHT, now=NOW, runs=1)
+    permits(AGREEMENT, job(job="overlap", features=None), now=AGREEMENT.valid.start, runs=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "clause"),
+    [
+        ({"agreement": "other"}, "agreement"),
+        ({"purpose": "marketing"}, "purpose"),
+        ({"job": "intersect", "features": None}, "jobs.intersect"),
+        ({"features": {"pay_6": ["sum"]}}, "data.partner.features.pay_6"),
+        ({"features": {"bill_amt1": ["histogram"]}}, "data.partner.features.bill_amt1.bins"),
+        ({"features": {"bill_amt1": ["share"]}}, "data.partner.features.bill_amt1.share"),
+    ],
+)
+def test_a_refusal_names_the_clause(changes, clause):
+    with pytest.raises(AgreementRefusal, match=f"by {clause}: ") as refused:
+        permits(AGREEMENT, job(**changes), now=NOW, runs=0)
+    assert refused.value.clause == clause
+
+
+@pytest.mark.parametrize(
+    ("now", "runs", "clause"),
+    [
+        (AGREEMENT.valid.start - timedelta(microseconds=1), 0, "valid.from"),
+        (AGREEMENT.valid.until, 0, "valid.until"),
+        (NOW, 2, "limits.runs_per_day"),
+    ],
+)
+def test_time_and_number_of_runs_are_limited(now, runs, clause):
+    with pytest.raises(AgreementRefusal) as refused:
+        permits(AGREEMENT, INSIGHT, now=now, runs=runs)
+    assert refused.value.clause == clause
+
+
+def test_a_statistic_must_be_allowed():
+    agreement = Agreement.from_yaml(YAML.replace("share, histogram]", "histogram]"))
+    with pytest.raises(AgreementRefusal) as refused:
+        permits(agreement, INSIGHT, now=NOW, runs=0)
+    assert refused.value.clause == "jobs.insight.statistics"
+
+
+def test_a_time_without_a_zone_is_no_time():
+    with pytest.raises(TypeError):
+        permits(AGREEMENT, INSIGHT, now=datetime(2026, 11, 23), runs=0)
+
+
+def test_each_job_says_who_learns_what():
+    learns = disclosure(AGREEMENT, INSIGHT)
+    assert learns["bank"] == [
+        "the size of partner's set",
+        "the shared count of every segment of at least 50 customers, suppressed ones too",
+        "for each segment with at least 50 shared customers: "
+        "bill_amt1 (sum, mean); pay_0 (share, histogram)",
+    ]
+    assert learns["partner"] == [
+        "the sizes and shared counts of segments of at least 50 customers, without their names, "
+        "and never who is in them"
+    ]
+    overlap = disclosure(AGREEMENT, job(job="overlap", features=None))
+    assert overlap == {
+        "bank": ["how many customers it shares with partner", "the size of partner's set"],
+        "partner": ["the size of bank's set"],
+    }
+
+
+@pytest.mark.parametrize(("learns", "more"), [("size", 0), ("ids", 1)])
+def test_an_intersection_tells_the_partner_no_ids_unless_agreed(learns, more):
+    text = YAML.replace("overlap: {}", f"intersect: {{partner_learns: {learns}}}")
+    told = disclosure(Agreement.from_yaml(text), job(job="intersect", features=None))
+    assert told["bank"][0] == "which of its own customers are also partner's"
+    assert len(told["partner"]) == 1 + more

@@ -1,0 +1,72 @@
+"""examples/credit/run.sh on people it has not seen, against a plain join."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from people import expected, generate
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], pd.DataFrame]:
+    data, out = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("out") / "new"
+    phones, insight = expected(*generate(data, seed=7), pd.Timestamp.now(tz="UTC"))
+    done = subprocess.run(
+        [ROOT / "examples/credit/run.sh", data, out], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out, phones, insight
+
+
+def test_overlap_and_intersect_are_the_join(ran: tuple[Path, list[str], pd.DataFrame]) -> None:
+    out, phones, _ = ran
+    assert json.loads((out / "overlap.json").read_text())["count"] == len(phones) > 1_000
+    found = pd.read_csv(out / "intersect.csv", dtype=str)
+    assert list(found) == ["phone"]
+    assert found["phone"].tolist() == phones
+
+
+def test_insight_is_the_join(ran: tuple[Path, list[str], pd.DataFrame]) -> None:
+    out, _, insight = ran
+    found = pd.read_csv(out / "insight.csv", dtype={"age_band": str, "limit_band": str})
+    assert list(found) == [
+        "age_band",
+        "limit_band",
+        "feature",
+        "count",
+        "sum",
+        "mean",
+        "variance",
+        "suppressed",
+    ]
+    keys = ["age_band", "limit_band", "feature"]
+    both = insight.merge(found, on=keys, suffixes=("", "_found"), validate="1:1")
+    assert len(both) == len(found) == 36
+    assert 0 < both["suppressed"].sum() < 36
+    assert (both["suppressed"] == both["suppressed_found"]).all()
+    for name in ("count", "sum"):
+        assert both[name].astype("Int64").equals(both[f"{name}_found"].astype("Int64"))
+    for name in ("mean", "variance"):
+        pd.testing.assert_series_equal(
+            both[name], both[f"{name}_found"], check_names=False, rtol=1e-12
+        )
+
+
+def test_summary_says_what_was_left_out(ran: tuple[Path, list[str], pd.DataFrame]) -> None:
+    out, _, _ = ran
+    summary = json.loads((out / "summary.json").read_text())
+    bank = summary["bank"]["runs"]["insight"]
+    assert sum(bank["rows"]["rejected"].values()) == 5
+    excluded = bank["gate"]["excluded"]
+    assert {"no consent", "another purpose", "expired", "withdrawn"} <= set(excluded)
+    left = bank["rows"]["rows"] - 5 - sum(excluded.values())
+    assert bank["gate"]["eligible"] == left
+    for side in ("bank", "partner"):
+        assert summary[side]["verification"]["passed"] is True
+        stages = summary[side]["runs"]["insight"]["stages"]
+        assert sum(stage["bytes_sent"] for stage in stages.values()) > 0
+        assert all(stage["cpu_seconds"] >= 0 for stage in stages.values())

@@ -1,0 +1,132 @@
+"""Who gets through mutual TLS, and to what."""
+
+import socket
+import subprocess
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from conftest import make
+
+from parties import server, witnessing
+from parties.errors import AlreadyServing, PeerRefused, PeerUnreachable, PortBusy
+from parties.identity import INVITATION, Authority, certificate_pem, key_pem
+from parties.node import Node
+
+
+def credentials(
+    authority: Authority, san: str, lifetime: timedelta = timedelta(days=1), age: int = 0
+) -> tuple[bytes, bytes]:
+    now = datetime.now(UTC) - timedelta(days=age)
+    certificate, key = authority.issue(san, now, lifetime)
+    return key_pem(key), certificate_pem(certificate)
+
+
+def test_a_partner_is_answered(paired: tuple[Node, Node]) -> None:
+    bank, shop = paired
+    assert witnessing.ask(bank, shop.identity)
+    assert witnessing.ask(shop, bank.identity)
+
+
+def test_a_stranger_does_not_get_through(paired: tuple[Node, Node], tmp_path: Path) -> None:
+    bank, _ = paired
+    stranger = make(tmp_path, "stranger")
+    with pytest.raises(PeerUnreachable), stranger.dial(bank.identity) as client:
+        client.add_checkpoint(b"")
+
+
+def test_a_partner_cannot_speak_as_another(paired: tuple[Node, Node], tmp_path: Path) -> None:
+    """Its authority is trusted, but only for its own name."""
+    bank, shop = paired
+    for name in ("bank", "telco", INVITATION):
+        with pytest.raises((PeerUnreachable, PeerRefused)):
+            with shop.dial(bank.identity, credentials(shop.authority(), name)) as client:
+                client.add_checkpoint(b"")
+
+
+def test_the_same_name_from_another_authority_is_refused(paired: tuple[Node, Node]) -> None:
+    bank, shop = paired
+    impostor = credentials(bank.authority(), "shop")  # an authority that the bank does trust
+    with pytest.raises((PeerUnreachable, PeerRefused)):
+        with shop.dial(bank.identity, impostor) as client:
+            client.add_checkpoint(b"")
+
+
+def test_an_expired_certificate_is_refused(paired: tuple[Node, Node]) -> None:
+    bank, shop = paired
+    expired = credentials(shop.authority(), "shop", timedelta(days=1), age=2)
+    with pytest.raises(PeerUnreachable), shop.dial(bank.identity, expired) as client:
+        client.add_checkpoint(b"")
+
+
+def test_a_renewed_certificate_is_taken_while_the_node_runs(paired: tuple[Node, Node]) -> None:
+    bank, shop = paired
+    key, certificate = credentials(bank.authority(), "bank")
+    bank.home.key("node").write_bytes(key)
+    bank.home.certificate("node").write_bytes(certificate)
+    assert witnessing.ask(shop, bank.identity)
+
+
+def test_an_invitation_opens_nothing_but_pairing(paired: tuple[Node, Node]) -> None:
+    bank, shop = paired
+    guest = credentials(bank.authority(), INVITATION)
+    with shop.dial(bank.identity, guest) as client:
+        with pytest.raises(PeerRefused, match="E614"):
+            client.add_checkpoint(b"")
+        with pytest.raises(PeerRefused, match="E614"):
+            client.run(10).receive()
+        with pytest.raises(PeerRefused, match="E610"):  # nobody was invited with this one
+            client.pair(shop.identity)
+
+
+def test_pairing_needs_an_invitation(paired: tuple[Node, Node]) -> None:
+    bank, shop = paired
+    with shop.dial(bank.identity) as client, pytest.raises(PeerRefused, match="E614"):
+        client.pair(shop.identity)
+
+
+def test_a_log_is_cosigned_for_its_own_node_only(paired: tuple[Node, Node]) -> None:
+    bank, shop = paired
+    with bank.reading() as conn:
+        body = b"old 0\n\n" + bank.log.head(conn).encode()  # type: ignore[union-attr]
+    with shop.dial(bank.identity) as client:
+        status, _ = client.add_checkpoint(body)
+    assert status == 404
+
+
+@pytest.mark.parametrize(("flag", "works"), [("-tls1_2", False), ("-tls1_3", True)])
+def test_only_tls_1_3(paired: tuple[Node, Node], tmp_path: Path, flag: str, works: bool) -> None:
+    bank, shop = paired
+    pem = tmp_path / "shop.pem"
+    pem.write_bytes(
+        shop.home.certificate("node").read_bytes() + shop.home.key("node").read_bytes()
+    )
+    command = ["openssl", "s_client", "-connect", bank.config.address, "-alpn", "h2", flag]
+    done = subprocess.run(
+        [*command, "-cert", pem, "-key", pem], input=b"", capture_output=True, check=False
+    )
+    assert (b"New, TLSv1.3, Cipher is TLS_" in done.stdout) == works
+
+
+def test_a_busy_port_is_said_to_be_busy(tmp_path: Path) -> None:
+    node = make(tmp_path, "node")
+    host, port = node.config.listen.split(":")
+    with socket.create_server((host, int(port))):
+        with pytest.raises(PortBusy, match=port), server.serving(node):
+            pass
+    with server.serving(node):  # free again
+        assert node.home.running_file.exists()
+    assert not node.home.running_file.exists()
+
+
+def test_a_home_is_served_once(bank: Node) -> None:
+    with pytest.raises(AlreadyServing), server.serving(bank):
+        pass
+
+
+def test_garbage_is_refused(paired: tuple[Node, Node]) -> None:
+    bank, shop = paired
+    with shop.dial(bank.identity) as client:
+        assert client.add_checkpoint(b"\xff" * 100)[0] == 400
+        with pytest.raises(PeerRefused, match="E50"):
+            client.offer_agreement(b"{}")
