@@ -160,19 +160,18 @@ def _check_receipts(
     intents = {row.run: row.envelope for row in rows if row.kind == "intent"}
     for row in rows:
         where = f"{row.kind} of run {row.run}"
+        receipt = hashlib.sha256(row.envelope).hexdigest()
+        if logged.pop((f"run.{row.kind}", row.run, receipt), None) != row.entry:
+            report.add(where, f"entry {row.entry} does not hold its digest")
         try:
             intent = Envelope.from_json(intents.get(row.run, b""))
             predicate = check(Envelope.from_json(row.envelope), intent, keys)
         except ConcordatError as error:
             report.add(where, error.message)
             continue
-        receipt = hashlib.sha256(row.envelope).hexdigest()
-        if logged.pop((f"run.{row.kind}", predicate["run"], receipt), None) != row.entry:
-            report.add(where, f"entry {row.entry} does not hold its digest")
-        if row.kind == "intent":
-            problem = _inputs_problem(conn, predicate, origin)
-            if problem:
-                report.add(where, problem)
+        problem = _inputs_problem(conn, predicate, origin) if row.kind == "intent" else None
+        if problem:
+            report.add(where, problem)
     for index in logged.values():
         report.add(f"entry {index}", "the receipt it speaks of is missing")
     return len(rows)

@@ -282,7 +282,9 @@ def leaves(nonces: U8, records: U8, references: U8) -> list[bytes]:
         return np.broadcast_to(np.frombuffer(constant, np.uint8), (len(nonces), len(constant)))
 
     def digits(values: U8) -> U8:
-        return np.frombuffer(values.tobytes().hex().encode(), np.uint8).reshape(len(values), -1)
+        return np.frombuffer(values.tobytes().hex().encode(), np.uint8).reshape(
+            -1, 2 * values.shape[1]
+        )
 
     return as_bytes(
         np.hstack(

@@ -251,9 +251,10 @@ def _ascii_domain(address: str) -> str:
 # Many ids
 
 
-def with_kind(kind: str, ids: Texts) -> pa.LargeStringArray:
-    """`kind:` before each id: what is hashed, and how consents know a person; null stays null."""
-    return pc.binary_join_element_wise(_text(f"{kind}:"), as_text(ids), _text(""))
+def with_kind(kind: str, ids: Texts) -> Any:
+    """Arrow array of `kind:` and id: what is hashed, and how consents know a person."""
+    join: Any = pc.binary_join_element_wise
+    return join(_text(f"{kind}:"), as_text(ids), _text(""))
 
 
 @dataclass(frozen=True, eq=False)
@@ -297,8 +298,3 @@ class Ids:
         offsets, data = pa.py_buffer(self.offsets.data), pa.py_buffer(self.data.data)
         ids = pa.LargeStringArray.from_buffers(len(self), offsets, data)
         return cast(pa.LargeStringArray, ids)
-
-    def named(self) -> pa.LargeStringArray:
-        """Each id behind its kind, as it is hashed: `phone:+8613912345678`."""
-        named = pc.binary_join_element_wise(_text(f"{self.kind}:"), self.to_strings(), _text(""))
-        return cast(pa.LargeStringArray, named)

@@ -10,16 +10,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import grpc
+from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -28,7 +23,6 @@ from parties.config import Home
 from parties.errors import Cancelled, InternalError, JobError, NotServing
 from parties.files import write_private
 from parties.node import Node
-import grpc
 from protos.concordat.v1 import admin_pb2, admin_pb2_grpc
 from protos.errors import ConcordatError
 
@@ -209,32 +203,38 @@ def _copy(result: Path, output: Path) -> None:
         ) from error
 
 
-class _Rate(ProgressColumn):
+class _Count(ProgressColumn):
+    """How far a stage is, how fast it goes and how long it will take; only where it is counted."""
+
     def render(self, task: Any) -> Text:
-        return Text(f"{task.speed:,.0f}/s" if task.speed else "", style="dim")
+        if not task.total or task.total == 1:
+            return Text("")
+        text = f"{task.completed:>10,.0f} of {task.total:,.0f}"
+        if task.speed:
+            text += f"  {task.speed:,.0f}/s"
+        if task.time_remaining:
+            text += f"  {task.time_remaining:,.0f} s left"
+        return Text(text)
 
 
 def _follow(events: Any, console: Console) -> dict[str, Any]:
     """Show progress until the report comes. Raises what the run raised."""
-    columns = (
-        TextColumn("{task.description:24}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeRemainingColumn(),
-    )
+    columns = (TextColumn("  {task.description:24}"), BarColumn(20), _Count())
     try:
         with Progress(*columns, console=console) as bars:
-            stage, bar = None, None
+            stage: tuple[str, str] | None = None
+            bar: TaskID | None = None
             for event in events:
                 match event.WhichOneof("event"):
                     case "progress":
                         now = event.progress
-                        if (now.run, now.stage) != stage or bar is None:
+                        if bar is None or (now.run, now.stage) != stage:
+                            _finish(bars, bar)
                             stage = (now.run, now.stage)
-                            bar = bars.add_task(now.stage)
+                            bar = bars.add_task(now.stage, total=None)
                         bars.update(bar, completed=now.done, total=now.total or None)
                     case "report_json":
+                        _finish(bars, bar)
                         return dict(json.loads(event.report_json))
                     case "failure":
                         failure = event.failure
@@ -247,6 +247,12 @@ def _follow(events: Any, console: Console) -> dict[str, Any]:
     raise InternalError("The node ended the job without a report.", "Look at its own log.")
 
 
+def _finish(bars: Progress, bar: TaskID | None) -> None:
+    """A stage that was not counted is done when the next begins."""
+    if bar is not None and bars.tasks[bar].total is None:
+        bars.update(bar, completed=1, total=1)
+
+
 # Showing
 
 
@@ -257,7 +263,9 @@ def print_report(report: dict[str, Any], console: Console) -> None:
     for name, value in result.items():
         console.print(f"  {name.replace('_', ' ')}: [bold]{_shown(value)}[/]")
     if rows:
-        table = Table(*rows[0])
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for name in rows[0]:
+            table.add_column(name.replace("_", " "), overflow="fold")
         for row in rows:
             table.add_row(*(_shown(value) for value in row.values()))
         console.print(table)
@@ -284,5 +292,7 @@ def _shown(value: Any) -> str:
             return f"{value:,.2f}"
         case int():
             return f"{value:,}"
+        case list():
+            return " ".join(map(_shown, value))
         case _:
             return escape(str(value))

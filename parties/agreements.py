@@ -3,9 +3,9 @@
 import getpass
 from pathlib import Path
 
+from compliance import register
 from compliance.agreement import Agreement
 from compliance.document import MAX_CHARACTERS
-from compliance import register
 from compliance.register import Register, Registered
 from compliance.signing import Envelope, keyid
 from parties.errors import JobError, NotDelivered, PeerRefused, PeerUnreachable

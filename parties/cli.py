@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from parties import admin, agreements, audits, consents, demo, pairing, server
+from parties import admin, agreements, audits, consents, demo, logs, pairing, server
 from parties.config import Home, Sector
 from parties.node import Node
 from protos.errors import ConcordatError
@@ -43,7 +43,9 @@ node = _group("node", "The node itself.")
 HomePath = Annotated[Path, typer.Argument(metavar="HOME", help="The node's home folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
-out = Console(soft_wrap=True, highlight=False)
+# Not a terminal: a file has no width to keep to.
+_WIDTH = None if sys.stdout.isatty() else 120
+out = Console(soft_wrap=True, highlight=False, width=_WIDTH)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
@@ -112,7 +114,8 @@ def init(
 @app.command()
 @_verb
 def serve(home: HomePath) -> None:
-    """Run the node until Ctrl-C or SIGTERM."""
+    """Run the node until Ctrl-C or SIGTERM. Its own log goes to standard error as JSON lines."""
+    logs.to_stderr()
     with server.serving(Node.open(Home(home))) as serving:
         name, address = serving.node.config.name, serving.node.config.address
         out.print(f"{name} serves at {address}; Ctrl-C stops it.")
@@ -133,11 +136,7 @@ def run_demo(
 
 def _command(words: list[str]) -> int:
     """Run one command line in this process; its exit status."""
-    try:
-        app(words, standalone_mode=False)
-    except typer.Exit as status:
-        return status.exit_code
-    return 0
+    return app(words, standalone_mode=False) or 0
 
 
 @pair.command()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from parties import agreements, pairing, session, witnessing
 from parties.admin import AdminService, ping
@@ -39,9 +40,7 @@ class PeerService:
     def handlers(self) -> grpc.GenericRpcHandler:
         """`Run` passes bytes through: a frame is hashed as it travelled, not as it is parsed."""
 
-        def unary(
-            method: Callable[[Any, Caller], Any], request: Any, reply: Any
-        ) -> Any:
+        def unary(method: Callable[[Any, Caller], Any], request: Any, reply: Any) -> Any:
             def answer(message: Any, context: grpc.ServicerContext) -> Any:
                 with _answering(context, self._node):
                     return method(message, self._caller(context))
@@ -166,7 +165,13 @@ def serving(node: Node) -> Iterator[Serving]:
     result = Serving(node, threading.Event())
     try:
         _bind(peer_server, node)
-        admin_pb2_grpc.add_AdminServicer_to_server(AdminService(node), admin_server)
+        checks = health.HealthServicer()
+        for service in ("", RUN_METHOD.split("/")[1]):
+            checks.set(service, health_pb2.HealthCheckResponse.SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(checks, peer_server)
+        admin_pb2_grpc.add_AdminServicer_to_server(  # type: ignore[no-untyped-call]
+            AdminService(node), admin_server
+        )
         address = f"unix:{folder / 'admin.sock'}"
         admin_server.add_insecure_port(address)
         node.after_restart()

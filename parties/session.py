@@ -82,6 +82,11 @@ class Plan:
 def plan(node: Node, job_yaml: str) -> Plan:
     """Check a job before anything starts. Raises JobInvalid, AgreementRefusal, WrongRole, ..."""
     job = Job.from_yaml(job_yaml)
+    with _refusals_logged(node, job, node.config.name):
+        return _plan_own(node, job)
+
+
+def _plan_own(node: Node, job: Job) -> Plan:
     agreement = agreements.in_force(node, job.agreement)
     if agreement.parties.bank != node.config.name:
         raise WrongRole(
@@ -97,6 +102,19 @@ def _plan(node: Node, agreement: Agreement, job: Job, peer: str) -> Plan:
         started = receipt.runs_started_since(conn, agreement.agreement, now - RUN_WINDOW)
     permits(agreement, job, now=now, runs=started)
     return Plan(job, agreement, node.peer(peer), disclosure(agreement, job))
+
+
+@contextmanager
+def _refusals_logged(node: Node, job: Job, asked_by: str) -> Iterator[None]:
+    """What no agreement allows is refused, and the attempt is on record."""
+    try:
+        yield
+    except ConcordatError as refusal:
+        body = {"agreement": job.agreement, "by": asked_by, "error": refusal.code, "job": job.job}
+        with node.writing() as conn:
+            node.log.append(conn, "job.refused", body, time=node.now())
+            node.log.checkpoint(conn)
+        raise
 
 
 class Control:
@@ -201,12 +219,17 @@ def _answer(node: Node, peer: Identity, channel: Channel) -> None:
 def _plan_for(node: Node, peer: Identity, theirs: Hello) -> Plan:
     """What the bank asks for, checked like a job of our own."""
     job = Job.from_document(theirs.job)
+    with _refusals_logged(node, job, peer.name):
+        return _plan_theirs(node, peer, job, theirs.protocol_version)
+
+
+def _plan_theirs(node: Node, peer: Identity, job: Job, protocol_version: int) -> Plan:
     agreement = agreements.in_force(node, job.agreement)
     if (agreement.parties.bank, agreement.parties.partner) != (peer.name, node.config.name):
         raise ProtocolViolation(f"{peer.name} is not the bank of this agreement.")
-    if theirs.protocol_version != PROTOCOL_VERSION:
+    if protocol_version != PROTOCOL_VERSION:
         raise WrongVersion(
-            f"The other node speaks version {theirs.protocol_version} of the protocol, "
+            f"The other node speaks version {protocol_version} of the protocol, "
             f"this one {PROTOCOL_VERSION}.",
             "Bring both nodes to the same version of Concordat.",
         )

@@ -159,6 +159,8 @@ def _repeated(ids: pa.LargeStringArray) -> NDArray[np.bool_]:
 
 # Files
 
+_EXPORT = "Check that its export ran to the end."
+
 
 def read_columns(
     path: Path, sql: str | None, identifier: Identifier, columns: list[str]
@@ -191,7 +193,7 @@ def read_columns(
         except duckdb.Error as error:
             raise _failure(error, path, sql) from None
     if not table.num_rows:
-        raise TableEmpty(f"The table {path.name} holds no rows.", "Check how it was exported.")
+        raise TableEmpty(f"The table {path.name} holds no rows.", _EXPORT)
     return table
 
 
@@ -225,7 +227,7 @@ def _check_file(path: Path) -> None:
             "Check that it is a file and that the node's user may read it.",
         ) from None
     if empty:
-        raise TableEmpty(f"The file {path.name} is empty.", "Check how it was exported.")
+        raise TableEmpty(f"The file {path.name} is empty.", _EXPORT)
 
 
 def _csv_scan(path: Path) -> str:
@@ -238,12 +240,17 @@ def _csv_scan(path: Path) -> str:
 
 
 def csv_header(path: Path) -> list[str]:
+    """The columns of a CSV file that is UTF-8 throughout.
+
+    Raises TableNotFound, TableUnreadable, TableEmpty, NotUtf8, TableMalformed.
+    """
+    _check_file(path)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             start = file.read(1 << 20)
             while file.read(1 << 20):  # to the end, so that no column can hold another encoding
                 pass
-        header = next(csv.reader(io.StringIO(start, newline="")))
+        header = next(csv.reader(io.StringIO(start, newline="")), [])
     except UnicodeDecodeError:
         raise NotUtf8(
             f"The file {path.name} is not UTF-8.",
@@ -251,6 +258,8 @@ def csv_header(path: Path) -> list[str]:
         ) from None
     except csv.Error:
         raise _malformed(path, "its first line is no header") from None
+    if not header:
+        raise TableEmpty(f"The file {path.name} has no header.", _EXPORT)
     names = [name.strip() or f"column{i}" for i, name in enumerate(header)]
     if len({name.lower() for name in names}) < len(names):
         raise _malformed(path, "two columns have the same name (capitals do not count)")
@@ -309,7 +318,7 @@ def _failure(error: duckdb.Error, path: Path, sql: str | None) -> ConcordatError
         )
     return TableUnreadable(
         f"The file {path.name} cannot be read as {path.suffix[1:]}: {type(error).__name__}.",
-        "Check that its export ran to the end.",
+        _EXPORT,
     )
 
 

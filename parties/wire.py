@@ -173,9 +173,7 @@ class PeerClient:
         """Open a run; frames travel as the bytes that were hashed."""
         transport = StreamTransport(self._silence_seconds)
         method: Any = self._channel.stream_stream(RUN_METHOD)
-        call = method(
-            transport.outgoing(), timeout=seconds, wait_for_ready=False
-        )
+        call = method(transport.outgoing(), timeout=seconds, wait_for_ready=False)
         transport.attach(_frames(call, self._name), call)
         return transport
 

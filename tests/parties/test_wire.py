@@ -98,9 +98,7 @@ def test_a_log_is_cosigned_for_its_own_node_only(paired: tuple[Node, Node]) -> N
 def test_only_tls_1_3(paired: tuple[Node, Node], tmp_path: Path, flag: str, works: bool) -> None:
     bank, shop = paired
     pem = tmp_path / "shop.pem"
-    pem.write_bytes(
-        shop.home.certificate("node").read_bytes() + shop.home.key("node").read_bytes()
-    )
+    pem.write_bytes(shop.home.certificate("node").read_bytes() + shop.home.key("node").read_bytes())
     command = ["openssl", "s_client", "-connect", bank.config.address, "-alpn", "h2", flag]
     done = subprocess.run(
         [*command, "-cert", pem, "-key", pem], input=b"", capture_output=True, check=False
