@@ -248,6 +248,8 @@ def _consent_findings(
     for consent in known[~known.isin(held["consent"])]:
         yield f"consent {consent}", "no leaf in the log commits to it"
     place = ["entry", "position"]
+    held = held.astype(dict.fromkeys(place, np.int64))  # an empty table has no types
+    stored = stored.astype(dict.fromkeys(place, np.int64))
     orphans = ~pd.MultiIndex.from_frame(stored[place]).isin(pd.MultiIndex.from_frame(held[place]))
     for entry, position in stored.loc[orphans, place].itertuples(index=False):
         yield f"entry {entry}, leaf {position}", "the vault lacks the consent it commits to"

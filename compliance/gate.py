@@ -188,7 +188,8 @@ def _standing(conn: Connection, people: U8, scope: Scope, now: datetime) -> pd.D
     """
     names = as_bytes(people)
     known = fetch_in(conn, select(subjects), subjects.c.subject, names)
-    found = pd.DataFrame({"subject": names}).merge(known, "left", on="subject", validate="1:1")
+    found = pd.DataFrame({"subject": names}, dtype=object)
+    found = found.merge(known, "left", on="subject", validate="1:1")
     found["id"] = found["id"].fillna(0).astype(np.int64)
 
     held = fetch_in(conn, select(consents), consents.c.subject, known["id"].tolist())
