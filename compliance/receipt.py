@@ -7,7 +7,8 @@ completion was started and not finished; it counts against limits all the same.
 """
 
 import hashlib
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from secrets import token_bytes
@@ -27,7 +28,7 @@ from sqlalchemy import (
 
 from compliance.agreement import Agreement, Job, disclosure
 from compliance.canonical import canonical, parse, timestamp
-from compliance.errors import ReceiptBroken, ReceiptConflict
+from compliance.errors import InvalidSignature, ReceiptBroken, ReceiptConflict
 from compliance.gate import Decision, admit
 from compliance.log import Log
 from compliance.signing import Envelope, SigningKey, keyid
@@ -284,6 +285,39 @@ def runs_started_since(conn: Connection, agreement: str, since: datetime) -> int
         table.agreement == agreement, table.kind == "intent", table.time >= timestamp(since)
     )
     return int(conn.execute(query).scalar_one())
+
+
+def run_of(envelope: Envelope) -> tuple[str, Kind]:
+    """The run that a receipt, as anyone shows it, is about. Raises ReceiptBroken (E551)."""
+    kind, predicate = _read(envelope)
+    return str(predicate.get("run")), kind
+
+
+def differences(ours: Envelope, theirs: Envelope, keys: Mapping[str, bytes]) -> list[str]:
+    """Every place where the other side's receipt says something else, or is signed otherwise.
+
+    Nothing, if the two attest the same. keys: the pinned public key of each party, by name.
+    """
+    found = list(_differences(parse(ours.payload), parse(theirs.payload), ""))
+    for party, key in keys.items():
+        if keyid(key) in ours.signatures:
+            try:
+                theirs.verify({keyid(key): key})
+            except InvalidSignature:
+                found.append(f"signature of {party}: holds here, not there")
+    return found
+
+
+def _differences(ours: Any, theirs: Any, place: str) -> Iterator[str]:
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for name in sorted(ours.keys() | theirs.keys()):
+            where = f"{place}.{name}" if place else name
+            yield from _differences(ours.get(name), theirs.get(name), where)
+    elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        for at, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+            yield from _differences(one, other, f"{place}[{at}]")
+    elif ours != theirs:
+        yield f"{place}: here {json.dumps(ours)}, there {json.dumps(theirs)}"
 
 
 def _statement(kind: Kind, subject: Mapping[str, bytes], predicate: Mapping[str, Any]) -> bytes:

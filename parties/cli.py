@@ -335,21 +335,31 @@ def show_job(
 
 @audit.command()
 @_verb
-def verify(home: HomePath, as_json: AsJson = False) -> None:
-    """Recompute every leaf and signature; the verdict in one sentence. Exits 0 or 1."""
-    verdict = audits.verify(Node.open(Home(home)))
+def verify(
+    home: HomePath,
+    offline: Annotated[bool, typer.Option(help="Do not ask the partners' nodes.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Recompute every leaf and signature; the verdict in one sentence. Exits 0 or 1.
+
+    Partners whose nodes serve are asked whether what they have seen of the log is what it is now.
+    """
+    verdict, not_asked = audits.verify(Node.open(Home(home)), offline=offline)
     if as_json:
         found = {
             "passed": verdict.ok,
             "verdict": str(verdict),
             "findings": verdict.report.findings,
             "cosigned": verdict.report.cosigned,
+            "not_asked": not_asked,
         }
         print(json.dumps(found))
     else:
         for finding in verdict.report.findings:
             err.print(f"[red]{escape(finding)}[/]")
         out.print(escape(str(verdict)))
+        for name in not_asked:
+            out.print(f"{name}'s node was not asked whether it has seen another log.")
     if not verdict.ok:
         raise typer.Exit(1)
 
@@ -359,6 +369,26 @@ def verify(home: HomePath, as_json: AsJson = False) -> None:
 def show_log(home: HomePath, as_json: AsJson = False) -> None:
     """List the log's entries."""
     audits.print_log(Node.open(Home(home)), out, as_json=as_json)
+
+
+@audit.command()
+@_verb
+def compare(
+    home: HomePath,
+    receipt: Annotated[Path, typer.Argument(metavar="RECEIPT", help="The partner's receipt.")],
+    as_json: AsJson = False,
+) -> None:
+    """Compare a receipt the partner shows with the one kept here. Exits 1 if they differ."""
+    run, differences = audits.compare(Node.open(Home(home)), receipt)
+    if as_json:
+        print(json.dumps({"run": run, "differences": differences}))
+    elif differences:
+        for difference in differences:
+            out.print(escape(difference))
+    else:
+        out.print(f"Both institutions' receipts of run {run} say the same, signed by both.")
+    if differences:
+        raise typer.Exit(1)
 
 
 @node.command()

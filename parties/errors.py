@@ -142,5 +142,9 @@ class NoConsentIdentifier(ConcordatError):
     code = "E627"
 
 
+class NoReceipt(ConcordatError):
+    code = "E628"
+
+
 class InternalError(ConcordatError):
     code = "E699"
