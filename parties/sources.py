@@ -306,7 +306,8 @@ def _present(names: Iterable[str]) -> str:
 
 def _failure(error: duckdb.Error, path: Path, sql: str | None) -> ConcordatError:
     """What DuckDB says may quote the data, so only the line and the kind of error are told."""
-    if re.search("CSV (Error|Parser)", str(error)):
+    converting = isinstance(error, duckdb.ConversionException)  # a cast in the query
+    if re.search("CSV (Error|Parser)", str(error)) and not converting:
         line = re.search(r"Line: (\d+)", str(error))
         return _malformed(
             path, f"see line {line[1]}" if line else "quotes or line ends are mixed up"
@@ -387,11 +388,11 @@ def scaled(column: Texts, lower: Decimal, upper: Decimal, decimals: int) -> Scal
     least, most = _whole(lower, decimals), _whole(upper, decimals)
     found = numbers(column)
     present = ~np.isnan(found.values)
-    products = np.where(present, found.values, 0) * 10.0**decimals
-    nearest = np.rint(products)
     # The double nearest to the text and its product are each off by at most 2^-53 of themselves.
     # Where that could reach a point halfway between two integers, the text decides.
-    with np.errstate(invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
+        products = np.where(present, found.values, 0) * 10.0**decimals
+        nearest = np.rint(products)
         unsure = ~(np.abs(products - nearest) + np.abs(products) * 2.0**-51 < 0.5)
     values = np.clip(np.where(unsure, 0, nearest), least - 1, most + 1).astype(np.int64)
     if unsure.any():
