@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from parties import admin, agreements, audits, consents, demo, logs, pairing, server
+from parties import admin, agreements, audits, consents, demo, logs, metrics, pairing, server
 from parties.config import Home, Sector
 from parties.node import Node
 from protos.errors import ConcordatError
@@ -42,6 +42,8 @@ node = _group("node", "The node itself.")
 
 HomePath = Annotated[Path, typer.Argument(metavar="HOME", help="The node's home folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+_WARN_DAYS = 30
 
 # Not a terminal: a file has no width to keep to.
 _WIDTH = None if sys.stdout.isatty() else 120
@@ -92,6 +94,15 @@ def _counts(title: str, counts: Mapping[str, int]) -> None:
         out.print(f"  {title} {count:>9,}  {escape(reason)}")
 
 
+def _warn_of_expiry(days: int, home: Path) -> None:
+    if days < _WARN_DAYS:
+        when = f"expires in {days} days" if days >= 0 else "has expired"
+        err.print(
+            f"[yellow]The node's certificate {when}.[/] "
+            f"Renew it: concordat node renew {escape(str(home))}"
+        )
+
+
 @app.command()
 @_verb
 def init(
@@ -116,7 +127,9 @@ def init(
 def serve(home: HomePath) -> None:
     """Run the node until Ctrl-C or SIGTERM. Its own log goes to standard error as JSON lines."""
     logs.to_stderr()
-    with server.serving(Node.open(Home(home))) as serving:
+    opened = Node.open(Home(home))
+    _warn_of_expiry(opened.days_left(), home)
+    with server.serving(opened) as serving, metrics.serving(opened):
         name, address = serving.node.config.name, serving.node.config.address
         out.print(f"{name} serves at {address}; Ctrl-C stops it.")
         serving.wait()
@@ -400,10 +413,21 @@ def status(
 ) -> None:
     """Whether the node serves, and where. Exits 1 if it does not."""
     reply = admin.status(Home(home), wait)
+    days = Node.open(Home(home)).days_left()
     if as_json:
-        print(json.dumps(reply))
-    else:
-        out.print(f"{reply['name']} {reply['version']} serves at {reply['address']}")
+        print(json.dumps(reply | {"certificate_days_left": days}))
+        return
+    out.print(f"{reply['name']} {reply['version']} serves at {reply['address']}")
+    _warn_of_expiry(days, home)
+
+
+@node.command()
+@_verb
+def renew(home: HomePath) -> None:
+    """Renew the node's certificate, also while it serves. Partners need do nothing."""
+    opened = Node.open(Home(home))
+    opened.renew_certificate()
+    out.print(f"The new certificate is good for {opened.days_left()} days.")
 
 
 @node.command()

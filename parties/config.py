@@ -35,6 +35,7 @@ class Config(BaseModel):
     listen: Address
     address: Address
     store: str = "sqlite:///concordat.db"
+    metrics: Address | None = None
     threads: int = Field(0, ge=0)
     region: str = "CN"
     limits: Limits = Limits()

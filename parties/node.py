@@ -158,6 +158,26 @@ class Node:
         write_private(path, keys.dump(key))
         return key
 
+    def certificate(self) -> x509.Certificate:
+        return x509.load_pem_x509_certificate(self.home.certificate("node").read_bytes())
+
+    def days_left(self) -> int:
+        """Whole days until the node's certificate expires; negative if it has."""
+        return (self.certificate().not_valid_after_utc - self.now()).days
+
+    def renew_certificate(self) -> None:
+        """A new key and certificate from the node's own authority; partners need do nothing.
+
+        A serving node takes them for the next connection.
+        """
+        certificate, key = self.authority().issue(self.config.name, self.now(), NODE_LIFETIME)
+        write_private(self.home.key("node"), key_pem(key), overwrite=True)
+        write_private(self.home.certificate("node"), certificate_pem(certificate), overwrite=True)
+        with self.writing() as conn:
+            body = {"serial": f"{certificate.serial_number:x}"}
+            self.log.append(conn, "node.renewed", body, time=self.now())
+            self.log.checkpoint(conn)
+
     # Connections
 
     def dial(

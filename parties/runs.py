@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Column, Connection, String, Table, insert, select, update
 
@@ -97,6 +97,19 @@ def find_run(conn: Connection, run: str) -> dict[str, Any]:
     row = rows[0]
     row["report"] = json.loads(row["report"]) if row["report"] else {}
     return row
+
+
+class Outcome(NamedTuple):
+    job: str
+    role: str
+    state: str
+    report: dict[str, Any]
+
+
+def outcomes(conn: Connection) -> list[Outcome]:
+    """What became of every run."""
+    rows = conn.execute(select(_runs.c.job, _runs.c.role, _runs.c.state, _runs.c.report))
+    return [Outcome(*row[:3], json.loads(row[3]) if row[3] else {}) for row in rows]
 
 
 @dataclass

@@ -128,3 +128,13 @@ def test_garbage_is_refused(paired: tuple[Node, Node]) -> None:
         assert client.add_checkpoint(b"\xff" * 100)[0] == 400
         with pytest.raises(PeerRefused, match="E50"):
             client.offer_agreement(b"{}")
+
+
+def test_renewing_is_a_command_that_partners_do_not_notice(paired: tuple[Node, Node]) -> None:
+    bank, shop = paired
+    before = bank.certificate()
+    bank.renew_certificate()
+    assert bank.certificate().serial_number != before.serial_number
+    assert bank.days_left() >= 396
+    assert witnessing.ask(shop, bank.identity)
+    assert bank.home.key("node").stat().st_mode & 0o777 == 0o600
