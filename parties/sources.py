@@ -19,6 +19,7 @@ import pandas as pd
 import phonenumbers
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, field_validator
 
@@ -171,7 +172,6 @@ def read_columns(
     """
     _check_file(path)
     path = path.resolve()
-    scan = _csv_scan(path) if path.suffix == ".csv" else f"read_parquet({_literal(str(path))})"
     query = f"({sql.strip().rstrip(';')}\n)" if sql else "source"
     with _database(path) as db:
         db.create_function(  # type: ignore[call-overload]  # enumerations by name
@@ -183,7 +183,7 @@ def read_columns(
             null_handling="special",
         )
         try:
-            db.execute(f"CREATE VIEW source AS FROM {scan}")
+            _open_source(db, path)
             relation = db.sql(f"FROM {query}")
             types = dict(zip(relation.columns, map(str, relation.types), strict=True))
             _check_columns(path, types, identifier.column, columns)
@@ -230,13 +230,33 @@ def _check_file(path: Path) -> None:
         raise TableEmpty(f"The file {path.name} is empty.", _EXPORT)
 
 
-def _csv_scan(path: Path) -> str:
-    """RFC 4180 with a header, every column text; nothing is guessed."""
-    columns = ", ".join(f"{_literal(name)}: 'VARCHAR'" for name in csv_header(path))
-    return (
-        f"read_csv({_literal(str(path))}, columns = {{{columns}}}, auto_detect = false, "
-        "header = true, delim = ',', quote = '\"', escape = '\"', strict_mode = true)"
+def _open_source(db: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Makes the file the view `source`. CSV is RFC 4180, all columns text; nothing is guessed."""
+    if path.suffix == ".parquet":
+        db.execute(f"CREATE VIEW source AS FROM read_parquet({_literal(str(path))})")
+        return
+    names, line_ends = _scan_csv(path)
+    if line_ends > 1:  # somebody appended rows: DuckDB's strict parser takes one kind only
+        db.register("source", _read_mixed(path, names))
+        return
+    columns = ", ".join(f"{_literal(name)}: 'VARCHAR'" for name in names)
+    db.execute(
+        f"CREATE VIEW source AS FROM read_csv({_literal(str(path))}, columns = {{{columns}}}, "
+        "auto_detect = false, header = true, delim = ',', quote = '\"', escape = '\"', "
+        "strict_mode = true)"
     )
+
+
+def _read_mixed(path: Path, names: list[str]) -> pa.Table:
+    try:
+        return pa.csv.read_csv(
+            path,
+            pa.csv.ReadOptions(column_names=names, skip_rows=1),
+            pa.csv.ParseOptions(newlines_in_values=True),
+            pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.large_string())),
+        )
+    except pa.ArrowInvalid:  # its words quote the data
+        raise _malformed(path, "its line ends are of several kinds, and its rows differ") from None
 
 
 def csv_header(path: Path) -> list[str]:
@@ -244,12 +264,18 @@ def csv_header(path: Path) -> list[str]:
 
     Raises TableNotFound, TableUnreadable, TableEmpty, NotUtf8, TableMalformed.
     """
+    return _scan_csv(path)[0]
+
+
+def _scan_csv(path: Path) -> tuple[list[str], int]:
+    """The columns, and how many kinds of line ends there are; the rest as `csv_header`."""
     _check_file(path)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             start = file.read(1 << 20)
             while file.read(1 << 20):  # to the end, so that no column can hold another encoding
                 pass
+            line_ends = len(file.newlines) if isinstance(file.newlines, tuple) else 1
         header = next(csv.reader(io.StringIO(start, newline="")), [])
     except UnicodeDecodeError:
         raise NotUtf8(
@@ -263,7 +289,7 @@ def csv_header(path: Path) -> list[str]:
     names = [name.strip() or f"column{i}" for i, name in enumerate(header)]
     if len({name.lower() for name in names}) < len(names):
         raise _malformed(path, "two columns have the same name (capitals do not count)")
-    return names
+    return names, line_ends
 
 
 def _literal(text: str) -> str:
