@@ -289,7 +289,7 @@ def _shown(value: Any) -> str:
         case bool():
             return "yes" if value else ""
         case float():
-            return f"{value:,.2f}"
+            return f"{value:,.2f}" if abs(value) >= 1 else f"{value:.3g}"
         case int():
             return f"{value:,}"
         case list():

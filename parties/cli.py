@@ -1,6 +1,7 @@
 """The command `concordat`. Every verb takes the node's home first; a failure is one sentence."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from functools import wraps
@@ -143,8 +144,15 @@ def run_demo(
         Path | None, typer.Option(help="Folder for the demo's nodes; by default a new one.")
     ] = None,
 ) -> None:
-    """Two nodes on generated data: three jobs, three refusals, both logs verified."""
-    demo.run(_command, out, keep)
+    """Three nodes on generated data: jobs, refusals, verified logs, what a partner saw."""
+    demo.run(_command, _program(), out, keep)
+
+
+def _program() -> str:
+    """How to call this program from a shell: by name, if that finds it."""
+    called = Path(sys.argv[0])
+    found = shutil.which("concordat")
+    return "concordat" if found and called.samefile(found) else str(called)
 
 
 def _command(words: list[str]) -> int:

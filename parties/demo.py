@@ -1,4 +1,4 @@
-"""The demo: a bank and a shop on generated customers, through the same commands a user types."""
+"""The demo: a bank, a shop and a telecom operator, through the same commands a user types."""
 
 import subprocess
 import sys
@@ -6,23 +6,28 @@ import tempfile
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.markup import escape
 
+from federated.identifiers import Ids, normalise
+from parties import curious
 from parties.config import Home
 from parties.errors import HomeExists, InternalError
 from parties.node import Node
 
 PEOPLE = 6_000
 SEED = 20  # the demo shows the same figures everywhere; protocols draw their own secrets
+FIRST_PHONE = 13_900_000_000
+GUESSES = 10_000  # phone numbers that a curious partner tries
 
 AGREEMENT = """\
 agreement: {name}
 version: 1
-parties: {{bank: bank, partner: shop}}
+parties: {{bank: bank, partner: {partner}}}
 purpose: {purpose}
 legal_basis: consent
 valid: {{from: 2025-01-01T00:00:00+08:00, until: 2035-01-01T00:00:00+08:00}}
@@ -31,18 +36,11 @@ impact_assessment: demo, none made
 data:
   bank: {{dataset: customers, identifier: phone, categories: [customer-profile]}}
   partner:
-    dataset: shoppers
+    dataset: {dataset}
     identifier: phone
-    categories: [purchase-history]
+    categories: [{category}]
     features:
-      spend_12m: {{unit: CNY, lower: 0, upper: 50000, decimals: 2}}
-      days_between_orders:
-        unit: days
-        lower: 0
-        upper: 365
-        decimals: 0
-        bins: [7, 30, 90]
-        share: {{up_to: 30}}
+{features}
 segmentation:
   - label: age
     column: age
@@ -63,17 +61,56 @@ jobs:
 limits: {{runs_per_day: 50}}
 """
 
+SHOP_FEATURES = """\
+      spend_12m: {unit: CNY, lower: 0, upper: 50000, decimals: 2}
+      days_between_orders:
+        unit: days
+        lower: 0
+        upper: 365
+        decimals: 0
+        bins: [7, 30, 90]
+        share: {up_to: 30}"""
+
+TELCO_FEATURES = """\
+      contacts: {unit: people a month, lower: 0, upper: 500, decimals: 0}
+      night_calls: {unit: share of calls, lower: 0, upper: 1, decimals: 3}"""
+
+
+class Deal(NamedTuple):
+    """What differs between the demo's agreements."""
+
+    name: str
+    purpose: str
+    partner: str
+    dataset: str
+    category: str
+    features: str
+
+
+DEALS = (
+    Deal("offers", "credit-offer", "shop", "shoppers", "purchase-history", SHOP_FEATURES),
+    Deal("lending", "credit-assessment", "telco", "subscribers", "ties", TELCO_FEATURES),
+    Deal("adverts", "advertising", "shop", "shoppers", "purchase-history", SHOP_FEATURES),
+)
+
 JOB = """\
 job: {job}
 agreement: {agreement}
 purpose: {purpose}
 """
 
-FEATURES = """\
+ASKED = {
+    "offers": """\
 features:
   spend_12m: [mean, variance]
   days_between_orders: [mean, share, histogram]
-"""
+""",
+    "lending": """\
+features:
+  contacts: [mean]
+  night_calls: [mean, variance]
+""",
+}
 
 DATASET = """\
 datasets:
@@ -84,35 +121,47 @@ datasets:
 
 
 def generate(folder: Path) -> None:
-    """Two tables and two files of consents in `folder`, of people who do not exist."""
+    """Three tables and their consents in `folder`, of people who do not exist."""
     random = np.random.default_rng(SEED)
     # Drawn at random: a likeness to anybody's number is chance.
-    phones = 13_900_000_000 + random.choice(100_000_000, PEOPLE, replace=False)
+    phones = FIRST_PHONE + random.choice(3 * GUESSES, PEOPLE, replace=False)
     written = pd.Series(phones).astype(str)
     spaced = written.str.replace(r"(\d{3})(\d{4})(\d{4})", r"+86 \1 \2 \3", regex=True)
-    written = written.where(random.random(PEOPLE) < 0.7, spaced)
     age = np.clip(random.normal(38, 11, PEOPLE), 18, 90).astype(int)
-    spend = np.round(np.minimum(random.lognormal(7.5 + age / 100, 0.8), 60_000), 2)
-    gap = np.clip(random.gamma(2.0, 18.0, PEOPLE), 1, 365).astype(int)
-
-    banked, shops = slice(0, 4_000), slice(1_500, PEOPLE)
     people = pd.DataFrame(
-        {"phone": written, "age": age, "spend_12m": spend, "days_between_orders": gap}
-    )
-    people[banked][["phone", "age"]].to_csv(folder / "customers.csv", index=False)
-    shoppers = people[shops][["phone", "spend_12m", "days_between_orders"]].astype(str)
-    shoppers.loc[shoppers.index[::97], "days_between_orders"] = ""  # ordered only once
-    shoppers.to_csv(folder / "shoppers.csv", index=False)
-    _consents(people[banked], "shop", "customer-profile", random).to_csv(
-        folder / "bank_consents.csv", index=False
-    )
-    _consents(people[shops], "bank", "purchase-history", random).to_csv(
-        folder / "shop_consents.csv", index=False
-    )
+        {
+            "phone": written.where(random.random(PEOPLE) < 0.7, spaced),
+            "age": age,
+            "spend_12m": np.round(np.minimum(random.lognormal(7.5 + age / 100, 0.8), 60_000), 2),
+            "days_between_orders": np.clip(random.gamma(2.0, 18.0, PEOPLE), 1, 365).astype(int),
+            "contacts": random.poisson(60 - age / 2),
+            "night_calls": np.round(random.beta(2, 20 + age / 4), 3),
+        }
+    ).astype(str)
+    people.loc[people.index[::97], "days_between_orders"] = ""  # ordered only once
+
+    bank, shop, telco = people[:4_000], people[1_500:5_000], people[2_500:]
+    bank[["phone", "age"]].to_csv(folder / "customers.csv", index=False)
+    shop[["phone", "spend_12m", "days_between_orders"]].to_csv(folder / "shoppers.csv", index=False)
+    telco[["phone", "contacts", "night_calls"]].to_csv(folder / "subscribers.csv", index=False)
+    given = {
+        "bank": [
+            _consents(bank, "credit-offer", "shop", "customer-profile", random),
+            _consents(bank, "credit-assessment", "telco", "customer-profile", random),
+        ],
+        "shop": [_consents(shop, "credit-offer", "bank", "purchase-history", random)],
+        "telco": [_consents(telco, "credit-assessment", "bank", "ties", random)],
+    }
+    for name, consents in given.items():
+        pd.concat(consents).to_csv(folder / f"{name}_consents.csv", index=False)
 
 
 def _consents(
-    people: pd.DataFrame, recipient: str, category: str, random: np.random.Generator
+    people: pd.DataFrame,
+    purpose: str,
+    recipient: str,
+    category: str,
+    random: np.random.Generator,
 ) -> pd.DataFrame:
     """Most gave theirs; some never were asked, some let it expire, some took it back."""
     asked = people[random.random(len(people)) < 0.95]
@@ -120,7 +169,7 @@ def _consents(
     return pd.DataFrame(
         {
             "phone": asked["phone"],
-            "purpose": "credit-offer",
+            "purpose": purpose,
             "recipient": recipient,
             "categories": category,
             "kind": "separate",
@@ -139,7 +188,7 @@ def _consents(
 Command = Callable[[list[str]], int]
 
 
-def run(command: Command, console: Console, keep: Path | None) -> None:
+def run(command: Command, program: str, console: Console, keep: Path | None) -> None:
     """Play the whole of it; `command` runs one line of the CLI and returns its exit status.
 
     Raises HomeExists if `keep` is in use, InternalError if anything ends otherwise than told.
@@ -148,16 +197,16 @@ def run(command: Command, console: Console, keep: Path | None) -> None:
         raise HomeExists(f"{keep} exists and is not empty.", "Name a folder that does not exist.")
     folder = keep.absolute() if keep else Path(tempfile.mkdtemp(prefix="concordat-demo-"))
     folder.mkdir(parents=True, exist_ok=True)
-    _Story(command, console, folder).tell()
+    _Story(command, program, console, folder).tell()
 
 
 class _Story:
-    def __init__(self, command: Command, console: Console, folder: Path) -> None:
+    def __init__(self, command: Command, program: str, console: Console, folder: Path) -> None:
         self._command = command
+        self._program = program
         self._console = console
         self._folder = folder
-        self._bank = str(folder / "bank")
-        self._shop = str(folder / "shop")
+        self._homes = {name: str(folder / name) for name in ("bank", "shop", "telco")}
         self._nodes: list[subprocess.Popen[bytes]] = []
 
     def tell(self) -> None:
@@ -172,28 +221,34 @@ class _Story:
                 node.terminate()
             for node in self._nodes:
                 node.wait(timeout=20)
+        self._look_over_the_shoulder()
         self._close()
 
     def _set_up(self) -> None:
-        self._say("Two institutions, a node each, with tables of their own.")
+        self._say("Three institutions, a node each, with tables of their own.")
         generate(self._folder)
-        self._do("init", self._bank, "--name", "bank", "--sector", "bank")
-        self._do("init", self._shop, "--name", "shop", "--sector", "ecommerce")
-        for home, dataset in ((self._bank, "customers"), (self._shop, "shoppers")):
-            text = DATASET.format(name=dataset, path=self._folder / f"{dataset}.csv")
+        datasets = {"bank": "customers", "shop": "shoppers", "telco": "subscribers"}
+        sectors = {"bank": "bank", "shop": "ecommerce", "telco": "telecom"}
+        for name, home in self._homes.items():
+            self._do("init", home, "--name", name, "--sector", sectors[name])
+            path = self._folder / f"{datasets[name]}.csv"
             with (Path(home) / "config.yaml").open("a", encoding="utf-8") as file:
-                file.write(text)
+                file.write(DATASET.format(name=datasets[name], path=path))
+        for home in self._homes.values():
             self._serve(home)
+        for home in self._homes.values():
+            self._do("node", "status", home, "--wait", "60")
         self._say("They pair: an invitation, and a fingerprint read over the phone.")
-        invitation = str(self._folder / "invitation")
-        self._do("pair", "invite", self._bank, "-o", invitation)
-        fingerprint = Node.open(Home(Path(self._bank))).identity.fingerprint
-        self._do("pair", "accept", self._shop, invitation, "--fingerprint", fingerprint)
+        bank = self._homes["bank"]
+        for name in ("shop", "telco"):
+            invitation = str(self._folder / f"invitation-{name}")
+            self._do("pair", "invite", bank, "-o", invitation)
+            fingerprint = Node.open(Home(Path(bank))).identity.fingerprint
+            self._do("pair", "accept", self._homes[name], invitation, "--fingerprint", fingerprint)
 
     def _serve(self, home: str) -> None:
-        log = Path(home).with_suffix(".log")
         self._console.print(f"\n[bold cyan]$ concordat serve {escape(home)} &[/]")
-        with log.open("wb") as file:
+        with Path(home).with_suffix(".log").open("wb") as file:
             self._nodes.append(
                 subprocess.Popen(
                     [sys.executable, "-m", "parties", "serve", home],
@@ -201,52 +256,78 @@ class _Story:
                     stderr=subprocess.STDOUT,
                 )
             )
-        self._do("node", "status", home, "--wait", "60")
 
     def _agree(self) -> None:
         self._say("Each imports the consents its customers gave.")
-        for name, home in (("bank", self._bank), ("shop", self._shop)):
+        for name, home in self._homes.items():
             self._do("consent", "import", home, str(self._folder / f"{name}_consents.csv"))
-        self._say("Nothing runs without an agreement that both have signed.")
-        for name, purpose in (("offers", "credit-offer"), ("adverts", "advertising")):
-            path = self._write(f"{name}.yaml", AGREEMENT.format(name=name, purpose=purpose))
-            self._do("agreement", "propose", self._bank, path)
-            self._do("agreement", "sign", self._shop, name)
+        self._say("Nothing runs without an agreement that both have signed; one for each pair.")
+        for deal in DEALS:
+            path = self._write(f"{deal.name}.yaml", AGREEMENT.format(**deal._asdict()))
+            self._do("agreement", "propose", self._homes["bank"], path)
+            self._do("agreement", "sign", self._homes[deal.partner], deal.name)
 
     def _compute(self) -> None:
-        self._say("How many customers do they share? Which ones? What are they like?")
+        self._say("How many customers do bank and shop share? Which ones? What are they like?")
         for job in ("overlap", "intersect", "insight"):
-            self._do("job", "run", self._bank, self._job(job, "offers", "credit-offer"))
-        self._say(
-            "The oldest segment is small, so its figures stay closed: refused by the threshold."
-        )
+            self._job(job, "offers", "credit-offer")
+        self._say("The oldest segment is small, so its figures stay closed: by the threshold.")
+        self._say("The same bank with the telecom operator, under an agreement of their own.")
+        self._job("insight", "lending", "credit-assessment")
 
     def _be_refused(self) -> None:
         self._say("Nobody consented to advertising: refused by the gate.")
-        self._do("job", "run", self._bank, self._job("overlap", "adverts", "advertising"), fails=1)
+        self._job("overlap", "adverts", "advertising", fails=1)
         self._say("The agreement is for credit offers, nothing else: refused by its purpose.")
-        self._do("job", "run", self._bank, self._job("overlap", "offers", "advertising"), fails=1)
+        self._job("overlap", "offers", "advertising", fails=1)
 
     def _verify(self) -> None:
-        self._say("Everything is in both logs, and each has witnessed the other's.")
-        for home in (self._bank, self._shop):
+        self._say("Everything is in the logs, and partners have witnessed each other's.")
+        for home in self._homes.values():
             self._do("audit", "verify", home)
 
+    def _look_over_the_shoulder(self) -> None:
+        self._say(
+            "What did the shop see of the bank's customers? Points like these, blinded with a key "
+            "that never leaves the bank (here the protocol is played once more in this process):"
+        )
+        text = pd.read_csv(self._folder / "customers.csv", dtype=str)["phone"]
+        customers = Ids.from_strings("phone", normalise(text, "phone").ids)
+        numbers = pd.Series(range(FIRST_PHONE, FIRST_PHONE + GUESSES)).astype(str)
+        guesses = Ids.from_strings("phone", normalise(numbers, "phone").ids)
+        points = curious.on_points(customers, guesses)
+        hashes = curious.on_hashes(customers, guesses)
+        for point in points.seen[:3]:
+            self._console.print(f"  {point}")
+        self._say(f"A curious shop tries {GUESSES:,} phone numbers, against points and SHA-256:")
+        for name, attack in (("blinded points", points), ("plain SHA-256", hashes)):
+            self._console.print(
+                f"  {name:15} {attack.named:>6,} of {len(attack.seen):,} customers named "
+                f"in {attack.seconds:.2f} s"
+            )
+        every = 1e8 / GUESSES * hashes.seconds
+        self._console.print(
+            f"  At that rate all 100,000,000 numbers that start with 139 take {every:,.0f} s "
+            "against SHA-256; against points there is nothing to compare a guess with."
+        )
+
     def _close(self) -> None:
-        self._say("That was the demo. Both nodes are stopped; their homes are kept. Try next:")
+        bank, shop = self._homes["bank"], self._homes["shop"]
+        self._say("That was the demo. The nodes are stopped; their homes are kept. Try next:")
         for line in (
-            f"concordat job list {self._bank}",
-            f"concordat audit log {self._shop}",
-            f"concordat agreement show {self._shop} offers",
+            f"{self._program} job list {bank}",
+            f"{self._program} audit log {shop}",
+            f"{self._program} agreement show {shop} offers",
             "examples/credit/run.sh DATA_DIR OUT_DIR   (two tables of your own)",
         ):
             self._console.print(f"  {escape(line)}")
 
-    def _job(self, job: str, agreement: str, purpose: str) -> str:
+    def _job(self, job: str, agreement: str, purpose: str, *, fails: int = 0) -> None:
         text = JOB.format(job=job, agreement=agreement, purpose=purpose)
-        return self._write(
-            f"{job}-{agreement}-{purpose}.yaml", text + (FEATURES if job == "insight" else "")
-        )
+        if job == "insight":
+            text += ASKED[agreement]
+        path = self._write(f"{job}-{agreement}-{purpose}.yaml", text)
+        self._do("job", "run", self._homes["bank"], path, fails=fails)
 
     def _write(self, name: str, text: str) -> str:
         path = self._folder / name
