@@ -22,13 +22,13 @@ for file in bank_customers partner_payments bank_consents partner_consents; do
 done
 
 make --no-print-directory -C "$root" install >&2
-concordat() { "$root/.venv/bin/concordat" "$@"; }
+PATH=$root/.venv/bin:$PATH
 
 # Every call makes nodes of its own, so that the evidence of an earlier one is never touched.
 nodes=$(mktemp -d "$out/nodes.XXXXXX")
 bank=$nodes/bank
 partner=$nodes/partner
-trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT
+trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT  # the nodes stop, whatever happens
 
 echo "== Two nodes in $nodes"
 concordat init "$bank" --name bank --sector bank
@@ -73,5 +73,7 @@ echo "== Audit"
 concordat audit verify "$bank"
 concordat audit verify "$partner"
 
-"$root/.venv/bin/python" "$here/summarise.py" "$bank" "$partner" > "$out/summary.json"
+python "$here/summarise.py" "$bank" "$partner" > "$out/summary.json"
+kill $(jobs -p)
+wait
 echo "== Results: overlap.json, intersect.csv, insight.csv, summary.json in $out"
