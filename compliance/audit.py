@@ -59,10 +59,12 @@ class Verdict:
             findings = _count(len(self.report.findings) + self.report.unlisted, "finding")
             first = self.report.findings[0]
             return f"This store is not what its log says: {findings}, the first at {first}."
-        witnesses = [f"up to {size} by {name}" for name, size in self.report.cosigned.items()]
+        cosigned = " and ".join(
+            f"up to {size} by {name}" for name, size in self.report.cosigned.items()
+        )
         return (
             f"The log of {self.report.size} entries is whole and cosigned "
-            f"{' and '.join(witnesses) or 'by nobody yet'}; {_count(self.agreements, 'agreement')}, "
+            f"{cosigned or 'by nobody yet'}; {_count(self.agreements, 'agreement')}, "
             f"{_count(self.receipts, 'receipt')} and {_count(self.consents, 'consent')} "
             "agree with it."
         )
@@ -259,9 +261,9 @@ def _consent_findings(
     for person in people.index[closed]:
         yield f"person {person} of the vault", "the secret does not open"
 
-    persons = secrets[people.index.get_indexer(pd.Index(held["person"]))]
+    secrets = secrets[people.index.get_indexer(pd.Index(held["person"]))]
     nonces = np.zeros((len(held), 16), np.uint8)  # not determined, so not compared
-    expected = leaves(nonces, record_macs(persons, held), reference_macs(persons, held, origin))
+    expected = leaves(nonces, record_macs(secrets, held), reference_macs(secrets, held, origin))
     held = held.merge(stored, "left", on=place)
     differs = [
         not isinstance(leaf, bytes) or leaf[_NONCE_END:] != other[_NONCE_END:]

@@ -202,7 +202,7 @@ def import_consents(
     """
     found, rejected = read(rows)
     codes, people = pd.factorize(found["subject"])
-    ids, persons = enrol(conn, keys, keys.subjects_of(people))
+    ids, secrets = enrol(conn, keys, keys.subjects_of(people))
     found["subject"] = ids[codes]
     found["terms"] = _enrol_terms(conn, found[TERMS])
     # Rows equal in all but the withdrawal are as many consents, numbered from the earliest on.
@@ -224,27 +224,42 @@ def import_consents(
         )
 
     changed = found[new | withdrawn]
+    counts = {
+        "new": int(new.sum()),
+        "withdrawn": int(withdrawn.sum()),
+        "known": len(found) - len(changed),
+    }
     entry = None
     if len(changed):
-        # In random order, so that a leaf's place says nothing about the row's.
-        changed = changed.iloc[_native.permutation(len(changed)).astype(np.int64)]
-        leaves = _leaves(persons[changed["person"]], changed, log.origin)
-        subtree = {"root": commit_subtree(conn, leaves).hex(), "size": len(leaves)}
-        body = {
-            "known": len(found) - len(changed),
-            "new": int(new.sum()),
-            "rejected": len(rejected),
-            "subtree": subtree,
-            "withdrawn": int(withdrawn.sum()),
-        }
-        entry = log.append(conn, "consent.import", body, time=time)
-        changed = changed.assign(
-            entry=entry, position=np.arange(len(changed)), consent=changed["id"]
-        )
-        add(conn, consent_leaves, changed)
-    return Imported(
-        int(new.sum()), int(withdrawn.sum()), len(found) - len(changed), rejected, entry
+        body = {**counts, "rejected": len(rejected)}
+        entry = _commit(conn, log, secrets[changed["person"]], changed, body, time=time)
+    return Imported(**counts, rejected=rejected, entry=entry)
+
+
+def _commit(
+    conn: Connection,
+    log: Log,
+    secrets: U8,
+    changed: pd.DataFrame,
+    body: dict[str, int],
+    *,
+    time: datetime,
+) -> int:
+    """Commits the consents that an import has changed as one entry; returns its index."""
+    # In random order, so that a leaf's place says nothing about the row's.
+    order = _native.permutation(len(changed)).astype(np.int64)
+    changed, secrets = changed.iloc[order], secrets[order]
+    nonces = np.frombuffer(token_bytes(16 * len(changed)), np.uint8).reshape(-1, 16)
+    records, references = (
+        record_macs(secrets, changed),
+        reference_macs(secrets, changed, log.origin),
     )
+    root = commit_subtree(conn, leaves(nonces, records, references))
+    subtree = {"root": root.hex(), "size": len(changed)}
+    entry = log.append(conn, "consent.import", {**body, "subtree": subtree}, time=time)
+    placed = changed.assign(entry=entry, position=range(len(changed)), consent=changed["id"])
+    add(conn, consent_leaves, placed)
+    return entry
 
 
 def _enrol_terms(conn: Connection, wanted: pd.DataFrame) -> I64:
@@ -265,11 +280,6 @@ def _known(conn: Connection, people: I64) -> pd.DataFrame:
 
 
 # What the log holds of a consent
-
-
-def _leaves(persons: U8, consents: pd.DataFrame, origin: str) -> list[bytes]:
-    nonces = np.frombuffer(token_bytes(16 * len(persons)), np.uint8).reshape(-1, 16)
-    return leaves(nonces, record_macs(persons, consents), reference_macs(persons, consents, origin))
 
 
 def leaves(nonces: U8, records: U8, references: U8) -> list[bytes]:
@@ -301,16 +311,16 @@ def leaves(nonces: U8, records: U8, references: U8) -> list[bytes]:
     )
 
 
-def record_macs(persons: U8, consents: pd.DataFrame) -> U8:
+def record_macs(secrets: U8, consents: pd.DataFrame) -> U8:
     """HMAC of each consent's record under its person's secret: uint8 (n, 32)."""
-    return _native.hmac_sha256_each(persons, *joined(records(consents)))
+    return _native.hmac_sha256_each(secrets, *joined(records(consents)))
 
 
-def reference_macs(persons: U8, consents: pd.DataFrame, origin: str) -> U8:
+def reference_macs(secrets: U8, consents: pd.DataFrame, origin: str) -> U8:
     """HMAC of what a consent is for under its person's secret: uint8 (n, 32)."""
     codes, distinct = pd.factorize(pd.MultiIndex.from_frame(consents[["recipient", "purpose"]]))
     texts = [canonical(["concordat.consent", origin, *pair]).decode() for pair in distinct]
-    return _native.hmac_sha256_each(persons, *joined(pd.Series(texts)[codes]))
+    return _native.hmac_sha256_each(secrets, *joined(pd.Series(texts)[codes]))
 
 
 def records(consents: pd.DataFrame) -> pd.Series:

@@ -172,13 +172,13 @@ def release(conn: Connection, log: Log, run: str, decision: Decision, *, now: da
     return log.append(conn, "run.release", body, time=now)
 
 
-def run_references(persons: U8, origin: str, scope: Scope) -> U8:
+def run_references(secrets: U8, origin: str, scope: Scope) -> U8:
     """What stands for each person under one agreement and purpose: uint8 (n, 32).
 
     HMAC under the person's secret, uint8 (n, 32): across agreements nobody else can link two.
     """
     text = canonical(["concordat.run", origin, scope.agreement, scope.version, scope.purpose])
-    return _native.hmac_sha256_each(persons, *joined([text.decode()] * len(persons)))
+    return _native.hmac_sha256_each(secrets, *joined([text.decode()] * len(secrets)))
 
 
 def _standing(conn: Connection, people: U8, scope: Scope, now: datetime) -> pd.DataFrame:

@@ -103,21 +103,21 @@ def enrol(conn: Connection, keys: VaultKeys, people: U8) -> tuple[I64, U8]:
     known = fetch_in(conn, select(subjects), subjects.c.subject, names)
     at = pd.Index(names, dtype=object).get_indexer(pd.Index(known["subject"], dtype=object))
     ids = np.zeros(len(people), np.int64)
-    persons = from_bytes([token_bytes(people.size)], KEY_BYTES).copy()
+    secrets = from_bytes([token_bytes(people.size)], KEY_BYTES).copy()
     ids[at] = known["id"]
-    persons[at] = keys.unwrap(known)
+    secrets[at] = keys.unwrap(known)
 
     new = ids == 0
     ids[new] = next_id(conn, subjects) + np.arange(new.sum())
     rows = {
         "id": ids[new],
         "subject": as_bytes(people[new]),
-        "secret": keys.wrap(persons[new], people[new]),
+        "secret": keys.wrap(secrets[new], people[new]),
         "wrapping_key": keys.wrapping_id,
         "restricted": False,
     }
     add(conn, subjects, pd.DataFrame(rows))
-    return ids, persons
+    return ids, secrets
 
 
 def _read_key(path: Path) -> bytes:
