@@ -93,10 +93,10 @@ class Home:
 
     def store_url(self, config: Config) -> str:
         """The database URL, with a relative SQLite path taken from the home."""
-        prefix = "sqlite:///"
-        if config.store.startswith(prefix):
-            return prefix + str(self.path / config.store.removeprefix(prefix))
-        return config.store
+        prefix, _, path = config.store.partition("sqlite:///")
+        if prefix or not path or path.startswith("file:"):
+            return config.store
+        return f"sqlite:///{self.path / path}"
 
     def create(self, name: str, sector: Sector, address: str) -> Config:
         """Lay out a new home. Raises HomeExists, ConfigError; touches nothing if it raises."""

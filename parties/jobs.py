@@ -30,8 +30,6 @@ from federated.paillier import keys
 from federated.psi import intersect, overlap
 from parties.sources import scaled, segments
 
-STATISTICS = ("sum", "mean", "variance", "share")
-
 
 @dataclass(frozen=True)
 class Material:
