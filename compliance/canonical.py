@@ -44,7 +44,7 @@ def parse(data: bytes) -> Any:
         value = json.loads(data.decode(), parse_int=_number)
         if canonical(value) == data:
             return value
-    except (ValueError, RecursionError):
+    except (ValueError, OverflowError, RecursionError):
         pass
     raise _not_canonical("is not canonical JSON (RFC 8785)")
 

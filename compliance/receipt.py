@@ -339,8 +339,10 @@ def _read(envelope: Envelope) -> tuple[Kind, dict[str, Any]]:
     kinds = {predicate: kind for kind, predicate in PREDICATES.items()}
     try:
         statement = parse(envelope.payload)
-        if envelope.payload_type == PAYLOAD_TYPE and statement["_type"] == STATEMENT:
-            return kinds[statement["predicateType"]], statement["predicate"]
+        kind, predicate = kinds[statement["predicateType"]], statement["predicate"]
+        right = envelope.payload_type == PAYLOAD_TYPE and statement["_type"] == STATEMENT
+        if right and isinstance(predicate, dict):
+            return kind, predicate
     except (ConcordatError, KeyError, TypeError):
         pass
     raise _broken("is no statement about a run")

@@ -140,7 +140,11 @@ def _check_version(conn: Connection) -> None:
             )
         _schema_version.create(conn)
         conn.execute(insert(_schema_version).values(version=SCHEMA_VERSION))
-    version = conn.execute(select(_schema_version.c.version)).scalar_one()
+    versions = conn.execute(select(_schema_version.c.version)).scalars().all()
+    if len(versions) != 1:
+        kind, message, next_step = _ERRORS[sqlite3.SQLITE_CORRUPT]
+        raise kind(message, next_step)
+    version = versions[0]
     if version > SCHEMA_VERSION:
         raise StoreTooNew(
             f"The store was written by a newer Concordat (schema {version}).",

@@ -112,6 +112,7 @@ def test_what_json_cannot_hold_is_refused(value):
         b'{"a":1',
         b"[1,]",
         b"[" * 100_000,
+        b"9" * 400,  # beyond the largest double
         b"9" * 100_000,
     ],
 )

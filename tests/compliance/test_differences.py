@@ -3,7 +3,10 @@
 import json
 from dataclasses import replace
 
+import pytest
+
 from compliance.canonical import canonical
+from compliance.errors import ReceiptBroken
 from compliance.receipt import PAYLOAD_TYPE, PREDICATES, STATEMENT, differences, run_of
 from compliance.signing import Envelope, SigningKey
 
@@ -34,6 +37,13 @@ def test_every_difference_is_named_with_both_values() -> None:
         'predicate.disclosure[1]: here "b", there "c"',
         "predicate.more: here null, there true",
     ]
+
+
+@pytest.mark.parametrize("predicate", [None, [], "text", 5])
+def test_what_another_shows_may_be_no_receipt(predicate: object) -> None:
+    statement = {"_type": STATEMENT, "predicateType": PREDICATES["intent"], "predicate": predicate}
+    with pytest.raises(ReceiptBroken):
+        run_of(Envelope(PAYLOAD_TYPE, canonical(statement)))
 
 
 def test_a_list_of_another_length_is_one_difference() -> None:

@@ -155,6 +155,16 @@ def test_a_newer_store(engine, path):
         open_store(f"sqlite:///{path}")
 
 
+@pytest.mark.parametrize(
+    "change", ["DELETE FROM schema_version", "INSERT INTO schema_version VALUES (7)"]
+)
+def test_a_store_that_does_not_say_one_version(engine, path, change):
+    with sqlite3.connect(path) as conn:
+        conn.execute(change)
+    with pytest.raises(StoreDamaged):
+        open_store(f"sqlite:///{path}")
+
+
 def test_a_truncated_file(engine, path):
     with write(engine) as conn:
         for index in range(2000):
