@@ -220,7 +220,7 @@ _HELD = (
         *(consent_leaves.c[name] for name in ("state", "withdrawn_at")),
         consents.c.state.label("state_now"),
         consents.c.withdrawn_at.label("withdrawn_at_now"),
-        *(consents.c[name] for name in ("granted_at", "expires_at", "occurrence")),
+        *(consents.c[name] for name in ("granted_at", "expires_at")),
         *(terms.c[name] for name in TERMS),
         subjects.c.id.label("person"),
         *(subjects.c[name] for name in ("subject", "secret", "wrapping_key")),

@@ -1,7 +1,7 @@
 """Consents: what a person allowed, for whom, from when, until when.
 
-A consent is known by its person, terms, dates and its number among rows equal in all of these.
-Importing can add consents and withdraw them, earlier if need be; it never undoes a withdrawal.
+A consent is known by what it says: its person, terms and dates. Importing can add consents and
+withdraw them, earlier if need be; it never undoes a withdrawal.
 Times are microseconds since 1970 in UTC.
 """
 
@@ -18,7 +18,6 @@ from sqlalchemy import (
     Column,
     Connection,
     ForeignKey,
-    Integer,
     String,
     Table,
     UniqueConstraint,
@@ -44,7 +43,7 @@ WITHDRAWN = "ConsentWithdrawn"
 NEVER = np.iinfo(np.int64).max
 
 TERMS = ["purpose", "recipient", "categories", "kind"]
-IDENTITY = ["subject", "terms", "granted_at", "expires_at", "occurrence"]
+IDENTITY = ["subject", "terms", "granted_at", "expires_at"]
 
 # What many consents share is stored once.
 terms = Table(
@@ -66,10 +65,9 @@ consents = Table(
     Column("terms", ForeignKey("terms.id"), nullable=False),
     Column("granted_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
-    Column("occurrence", Integer, nullable=False),
     Column("state", String(32), nullable=False),
     Column("withdrawn_at", BigInteger, nullable=False),  # NEVER: not withdrawn
-    UniqueConstraint("subject", "terms", "granted_at", "expires_at", "occurrence"),
+    UniqueConstraint("subject", "terms", "granted_at", "expires_at"),
 )
 
 # Where the log speaks of a consent: a leaf of an import's sub-tree for each change of its record.
@@ -205,9 +203,9 @@ def import_consents(
     ids, secrets = enrol(conn, keys, keys.subjects_of(people))
     found["subject"] = ids[codes]
     found["terms"] = _enrol_terms(conn, found[TERMS])
-    # Rows equal in all but the withdrawal are as many consents, numbered from the earliest on.
+    # Rows equal in all but the withdrawal are one consent: the one that lasts longest suffices.
     found = found.assign(person=codes).sort_values("withdrawn_at", kind="stable")
-    found["occurrence"] = found.groupby(IDENTITY[:-1]).cumcount()
+    accepted, found = len(found), found.drop_duplicates(IDENTITY, keep="last")
 
     found = found.merge(_known(conn, ids), "left", on=IDENTITY, suffixes=("", "_known"))
     new = found["id"].isna()
@@ -227,7 +225,7 @@ def import_consents(
     counts = {
         "new": int(new.sum()),
         "withdrawn": int(withdrawn.sum()),
-        "known": len(found) - len(changed),
+        "known": accepted - len(changed),
     }
     entry = None
     if len(changed):
@@ -336,9 +334,7 @@ def records(consents: pd.DataFrame) -> pd.Series:
         + _iso(consents["granted_at"])
         + '","kind":"'
         + consents["kind"]
-        + '","occurrence":'
-        + consents["occurrence"].astype(str)
-        + ',"purpose":"'
+        + '","purpose":"'
         + consents["purpose"]
         + '","recipient":"'
         + consents["recipient"]

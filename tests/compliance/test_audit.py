@@ -20,7 +20,8 @@ def run(tmp_path):
     """A bank's store after two imports, an agreement and a run."""
     bank, partner = (Institution.create(tmp_path, name) for name in ("bank", "partner"))
     sign_agreement(bank, partner)
-    bank.take(*({"subject": subject} for subject in PEOPLE), {"subject": PEOPLE[0]})
+    again = {"subject": PEOPLE[0], "granted_at": "2025-07-01T09:00:00+08:00"}
+    bank.take(*({"subject": subject} for subject in PEOPLE), again)
     bank.take({"subject": PEOPLE[5], "withdrawn_at": "2026-10-15T12:00:00+08:00"})
     run = Run(bank, partner, bank.decide(*PEOPLE))
     run.begin()
@@ -78,12 +79,11 @@ def test_an_empty_store_is_whole(tmp_path):
         (["UPDATE consents SET expires_at = expires_at + 1 WHERE id = 3"],
          "consent 3 (entry 3, leaf {leaf}): its record is not the one the log commits to"),
         (["UPDATE consents SET granted_at = 0 WHERE id = 3"], "consent 3 (entry 3, leaf {leaf})"),
-        (["UPDATE consents SET occurrence = 5 WHERE id = 3"], "consent 3 (entry 3, leaf {leaf})"),
-        (["UPDATE consents SET subject = 1, occurrence = 9 WHERE id = 3"],
+        (["UPDATE consents SET subject = 1, granted_at = 0 WHERE id = 3"],
          "consent 3 (entry 3, leaf {leaf})"),
         (["UPDATE terms SET recipient = 'other'"], "consent 3 (entry 3, leaf {leaf})"),
         (["UPDATE terms SET categories = 'all'"], "consent 3 (entry 3, leaf {leaf})"),
-        (["INSERT INTO consents SELECT 99, subject, terms, granted_at + 1, expires_at, occurrence,"
+        (["INSERT INTO consents SELECT 99, subject, terms, granted_at + 1, expires_at,"
           " state, withdrawn_at FROM consents WHERE id = 3"],
          "consent 99: no leaf in the log commits to it"),
         (["DELETE FROM consents WHERE id = 3"],
