@@ -63,6 +63,14 @@ class AdminService(admin_pb2_grpc.AdminServicer):
             ],
         )
 
+    def CancelRun(  # noqa: N802
+        self, request: admin_pb2.CancelRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.CancelReply:
+        try:
+            return admin_pb2.CancelReply(run=self._node.cancel(request.run))
+        except ConcordatError as error:
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, _details(error))
+
     def RunJob(  # noqa: N802
         self, request: admin_pb2.JobRequest, context: grpc.ServicerContext
     ) -> Iterator[admin_pb2.JobEvent]:
@@ -163,6 +171,12 @@ def status(home: Home, wait: float) -> dict[str, str]:
             raise _not_serving(home)
         time.sleep(0.1)
     return reply
+
+
+def cancel(home: Home, run: str) -> str:
+    """Cancel a run under way; its id. Raises NotServing, UnknownRun (as NodeFailure)."""
+    with _stub(home) as stub:
+        return str(stub.CancelRun(admin_pb2.CancelRequest(run=run), timeout=30).run)
 
 
 def run_job(home: Home, job_file: Path, output: Path | None, console: Console) -> dict[str, Any]:

@@ -354,6 +354,16 @@ def show_job(
         admin.print_run(found, out)
 
 
+@job.command("cancel")
+@_verb
+def cancel_job(
+    home: HomePath,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Its id, or the first digits.")],
+) -> None:
+    """Cancel a run under way, whichever side started it; it ends on both."""
+    out.print(f"Cancelled run {admin.cancel(Home(home), run)}.")
+
+
 @audit.command()
 @_verb
 def verify(

@@ -24,7 +24,7 @@ from federated._native import SecretKey
 from federated.paillier import keys
 from parties import peers, runs
 from parties.config import Home, Sector
-from parties.errors import Busy, ConfigError, Interrupted
+from parties.errors import Busy, ConfigError, Interrupted, UnknownRun
 from parties.files import write_private
 from parties.identity import (
     NODE_LIFETIME,
@@ -35,7 +35,7 @@ from parties.identity import (
     load_key,
 )
 from parties.sources import Dataset
-from parties.wire import PeerClient, dial
+from parties.wire import Cancellable, PeerClient, dial
 
 
 class Node:
@@ -66,6 +66,7 @@ class Node:
             witness_key=str(self.witness_key),
         )
         self._running = threading.Lock()
+        self.controls: dict[str, Cancellable] = {}  # of the runs under way, by their ids
 
     @classmethod
     def open(cls, home: Home) -> "Node":
@@ -217,6 +218,17 @@ class Node:
         )
 
     # Runs
+
+    def cancel(self, run: str) -> str:
+        """Cancel the run under way whose id starts with these digits. Raises UnknownRun."""
+        found = [known for known in self.controls if run and known.startswith(run)]
+        if len(found) != 1:
+            raise UnknownRun(
+                f"No run whose id starts with {run!r} is under way here.",
+                "`concordat job list HOME` shows what became of it.",
+            )
+        self.controls[found[0]].cancel()
+        return found[0]
 
     @contextmanager
     def one_run(self) -> Iterator[None]:

@@ -21,7 +21,7 @@ import re
 import secrets
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from importlib.metadata import version
@@ -40,7 +40,7 @@ from federated.errors import AnswersDisagree, PeerAborted, ProtocolViolation
 from federated.hooks import Progress, silent
 from federated.identifiers import with_kind
 from parties import agreements, jobs, runs, witnessing
-from parties.errors import Cancelled, InternalError, TooManyRows, WrongRole, WrongVersion
+from parties.errors import Busy, Cancelled, InternalError, TooManyRows, WrongRole, WrongVersion
 from parties.files import write_private
 from parties.identity import Identity
 from parties.node import Node
@@ -83,17 +83,13 @@ def plan(node: Node, job_yaml: str) -> Plan:
     """Check a job before anything starts. Raises JobInvalid, AgreementRefusal, WrongRole, ..."""
     job = Job.from_yaml(job_yaml)
     with _refusals_logged(node, job, node.config.name):
-        return _plan_own(node, job)
-
-
-def _plan_own(node: Node, job: Job) -> Plan:
-    agreement = agreements.in_force(node, job.agreement)
-    if agreement.parties.bank != node.config.name:
-        raise WrongRole(
-            f"Under {job.agreement} jobs are started by {agreement.parties.bank}.",
-            f"Ask {agreement.parties.bank} to run it; this node answers by itself.",
-        )
-    return _plan(node, agreement, job, agreement.parties.partner)
+        agreement = agreements.in_force(node, job.agreement)
+        if agreement.parties.bank != node.config.name:
+            raise WrongRole(
+                f"Under {job.agreement} jobs are started by {agreement.parties.bank}.",
+                f"Ask {agreement.parties.bank} to run it; this node answers by itself.",
+            )
+        return _plan(node, agreement, job, agreement.parties.partner)
 
 
 def _plan(node: Node, agreement: Agreement, job: Job, peer: str) -> Plan:
@@ -129,7 +125,7 @@ class Control:
         with self._lock:
             self.cancelled = True
             if self._transport is not None:
-                abort = Abort(code=Cancelled.code, message="The bank cancelled the job.")
+                abort = Abort(code=Cancelled.code, message="It cancelled the run.")
                 self._transport.interrupt(Frame(abort=abort).SerializeToString())
 
     def watch(self, transport: StreamTransport) -> None:
@@ -152,7 +148,8 @@ def run_job(node: Node, job_yaml: str, listen: Listener, control: Control) -> di
     """
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return _initiate(node, plan(node, job_yaml), listen, control)
+            with node.one_run():
+                return _initiate(node, plan(node, job_yaml), listen, control)
         except (ConsentChanged, PeerAborted) as error:
             changed = isinstance(error, ConsentChanged) or error.peer_code == ConsentChanged.code
             if not changed or attempt == ATTEMPTS:
@@ -168,7 +165,7 @@ def _initiate(node: Node, planned: Plan, listen: Listener, control: Control) -> 
         control.check()
         listen(run, stage, done, total)
 
-    with node.one_run(), node.dial(planned.peer) as client:
+    with node.dial(planned.peer) as client:
         transport = client.run(limits.run_seconds)
         control.watch(transport)
         channel = Channel(transport, initiator=True, max_frame=limits.frame_bytes)
@@ -188,8 +185,10 @@ def _initiate(node: Node, planned: Plan, listen: Listener, control: Control) -> 
 def serve_run(node: Node, peer: Identity, transport: StreamTransport) -> None:
     """The partner's side of a run that a peer has opened. Raises nothing: failures are recorded."""
     channel = Channel(transport, initiator=False, max_frame=node.config.limits.frame_bytes)
+    control = Control()
+    control.watch(transport)
     try:
-        _answer(node, peer, channel)
+        _answer(node, peer, channel, control)
     except ConcordatError as error:
         _logger.info("a run with %s ended: %s %s", peer.name, error.code, error.message)
     except Exception:
@@ -198,18 +197,19 @@ def serve_run(node: Node, peer: Identity, transport: StreamTransport) -> None:
         transport.finish()
 
 
-def _answer(node: Node, peer: Identity, channel: Channel) -> None:
-    try:
-        theirs = channel.receive(Hello)
-        planned = _plan_for(node, peer, theirs)
-        if not re.fullmatch(r"[0-9a-f]{32}", theirs.run) or node.knows_run(theirs.run):
-            raise ProtocolViolation("The bank gave the run a name that is none, or not new.")
-    except ConcordatError as error:
-        channel.abort(_public(error))
-        raise
-    with node.one_run():
-        session = Session(node, planned, "partner", theirs.run, channel)
-        with session.recorded():
+def _answer(node: Node, peer: Identity, channel: Channel, control: Control) -> None:
+    with ExitStack() as stack:
+        try:
+            theirs = channel.receive(Hello)
+            stack.enter_context(node.one_run())
+            planned = _plan_for(node, peer, theirs)
+            session = Session(
+                node, planned, "partner", theirs.run, channel, listen=lambda *_: control.check()
+            )
+        except ConcordatError as error:
+            channel.abort(_public(error))
+            raise
+        with session.recorded(control):
             channel.send(session.ours)
             session.check(theirs)
             session.play(theirs)
@@ -218,22 +218,20 @@ def _answer(node: Node, peer: Identity, channel: Channel) -> None:
 
 def _plan_for(node: Node, peer: Identity, theirs: Hello) -> Plan:
     """What the bank asks for, checked like a job of our own."""
-    job = Job.from_document(theirs.job)
-    with _refusals_logged(node, job, peer.name):
-        return _plan_theirs(node, peer, job, theirs.protocol_version)
-
-
-def _plan_theirs(node: Node, peer: Identity, job: Job, protocol_version: int) -> Plan:
-    agreement = agreements.in_force(node, job.agreement)
-    if (agreement.parties.bank, agreement.parties.partner) != (peer.name, node.config.name):
-        raise ProtocolViolation(f"{peer.name} is not the bank of this agreement.")
-    if protocol_version != PROTOCOL_VERSION:
+    if theirs.protocol_version != PROTOCOL_VERSION:
         raise WrongVersion(
-            f"The other node speaks version {protocol_version} of the protocol, "
+            f"The other node speaks version {theirs.protocol_version} of the protocol, "
             f"this one {PROTOCOL_VERSION}.",
             "Bring both nodes to the same version of Concordat.",
         )
-    return _plan(node, agreement, job, peer.name)
+    if not re.fullmatch(r"[0-9a-f]{32}", theirs.run) or node.knows_run(theirs.run):
+        raise ProtocolViolation("The bank gave the run a name that is none, or not new.")
+    job = Job.from_document(theirs.job)
+    with _refusals_logged(node, job, peer.name):
+        agreement = agreements.in_force(node, job.agreement)
+        if (agreement.parties.bank, agreement.parties.partner) != (peer.name, node.config.name):
+            raise ProtocolViolation(f"{peer.name} is not the bank of this agreement.")
+        return _plan(node, agreement, job, peer.name)
 
 
 class Session:
@@ -270,9 +268,13 @@ class Session:
         self.decision: gate.Decision | None = None
 
     @contextmanager
-    def recorded(self, control: Control | None = None) -> Iterator[None]:
-        """Keep the run's record; on a failure tell the other side, and say why it failed."""
+    def recorded(self, control: Control) -> Iterator[None]:
+        """Keep the run's record; on a failure tell the other side, and say why it failed.
+
+        Meanwhile `control` can cancel the run, by its id, in `node.controls`.
+        """
         node, report = self.node, self.report
+        node.controls[self.run] = control
         with node.writing() as conn:
             runs.record_start(
                 conn,
@@ -283,20 +285,18 @@ class Session:
                 peer=self.peer.name,
                 now=self.started,
             )
-        state, failure = runs.COMPLETED, None
+        failure: ConcordatError | None = None
         try:
             yield
         except ConcordatError as error:
-            failure = error
-            if control is not None and control.cancelled:
-                failure = _cancelled()
-            state = _STATES.get(failure.code[1], runs.FAILED)
-            state = runs.CANCELLED if failure.code == Cancelled.code else state
+            failure = _cancelled() if control.cancelled else error
         except Exception:
             _logger.exception("run %s failed", self.run)
-            state = runs.FAILED
             failure = InternalError("The node failed in this run.", "Look at the node's own log.")
+        finally:
+            del node.controls[self.run]
         self.stages.close()
+        state = _state(failure)
         report["stages"] = {name: asdict(cost) for name, cost in self.stages.costs.items()}
         report["state"] = state
         if failure is not None:
@@ -529,24 +529,33 @@ class Session:
         return self.decision
 
 
-# What the other side is told of a failure: rooms whose errors speak of the run itself say their
-# words; of this institution's tables, consents and storage only the number is told.
-_TOLD = {"2", "3"}
-_STATES = {"3": runs.REFUSED, "4": runs.REFUSED}
+# What the other side is told of a failure: its words only where they speak of the run itself or
+# the agreement. Of this institution's tables, consents and storage the number must do.
+_TOLD = {Busy.code, Cancelled.code, TooManyRows.code, WrongVersion.code}
 
 
 def _public(error: ConcordatError) -> ConcordatError:
-    if error.code[1] in _TOLD or error.code == Cancelled.code:
+    if error.code in _TOLD or error.code[1:2] in {"2", "3"}:
         return error
     told = ConcordatError(f"It cannot go on, for a reason of its own ({error.code}).", "")
     told.code = error.code  # type: ignore[misc]
     return told
 
 
+def _state(failure: ConcordatError | None) -> str:
+    """What became of a run: agreements (E3xx) and the gate (E4xx) refuse, the rest fails."""
+    if failure is None:
+        return runs.COMPLETED
+    code = failure.peer_code if isinstance(failure, PeerAborted) else failure.code
+    if code == Cancelled.code:
+        return runs.CANCELLED
+    return runs.REFUSED if code[1:2] in {"3", "4"} else runs.FAILED
+
+
 def _cancelled() -> Cancelled:
     return Cancelled(
-        "The job was cancelled, on both sides.",
-        "Run it again any time; `concordat job list` shows what became of it.",
+        "The run was cancelled, on both sides.",
+        "Run the job again any time; `concordat job list` shows what became of it.",
     )
 
 

@@ -26,6 +26,18 @@ class JobRequest(_message.Message):
     job_yaml: str
     def __init__(self, job_yaml: _Optional[str] = ...) -> None: ...
 
+class CancelRequest(_message.Message):
+    __slots__ = ("run",)
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    def __init__(self, run: _Optional[str] = ...) -> None: ...
+
+class CancelReply(_message.Message):
+    __slots__ = ("run",)
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    def __init__(self, run: _Optional[str] = ...) -> None: ...
+
 class JobPreview(_message.Message):
     __slots__ = ("job", "agreement", "purpose", "peer", "disclosures")
     JOB_FIELD_NUMBER: _ClassVar[int]

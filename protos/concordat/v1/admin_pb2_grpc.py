@@ -50,6 +50,11 @@ class AdminStub:
                 request_serializer=protos_dot_concordat_dot_v1_dot_admin__pb2.JobRequest.SerializeToString,
                 response_deserializer=protos_dot_concordat_dot_v1_dot_admin__pb2.JobEvent.FromString,
                 _registered_method=True)
+        self.CancelRun = channel.unary_unary(
+                '/concordat.v1.Admin/CancelRun',
+                request_serializer=protos_dot_concordat_dot_v1_dot_admin__pb2.CancelRequest.SerializeToString,
+                response_deserializer=protos_dot_concordat_dot_v1_dot_admin__pb2.CancelReply.FromString,
+                _registered_method=True)
 
 
 class AdminServicer:
@@ -76,6 +81,13 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CancelRun(self, request, context):
+        """Cancels a run under way, ours or one we serve, on both sides.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -93,6 +105,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.RunJob,
                     request_deserializer=protos_dot_concordat_dot_v1_dot_admin__pb2.JobRequest.FromString,
                     response_serializer=protos_dot_concordat_dot_v1_dot_admin__pb2.JobEvent.SerializeToString,
+            ),
+            'CancelRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelRun,
+                    request_deserializer=protos_dot_concordat_dot_v1_dot_admin__pb2.CancelRequest.FromString,
+                    response_serializer=protos_dot_concordat_dot_v1_dot_admin__pb2.CancelReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -177,6 +194,33 @@ class Admin:
             '/concordat.v1.Admin/RunJob',
             protos_dot_concordat_dot_v1_dot_admin__pb2.JobRequest.SerializeToString,
             protos_dot_concordat_dot_v1_dot_admin__pb2.JobEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/concordat.v1.Admin/CancelRun',
+            protos_dot_concordat_dot_v1_dot_admin__pb2.CancelRequest.SerializeToString,
+            protos_dot_concordat_dot_v1_dot_admin__pb2.CancelReply.FromString,
             options,
             channel_credentials,
             insecure,
