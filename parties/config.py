@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from compliance import document
 from parties.errors import ConfigError, HomeExists, NoHome
 from parties.identity import NAME
-from parties.sources import Dataset
+from parties.sources import Dataset, Region
 
 Sector = Literal["bank", "ecommerce", "telecom", "insurance", "other"]
 Address = Annotated[str, Field(pattern=r"^[^\s:]+:\d{1,5}$")]
@@ -23,6 +23,7 @@ class Limits(BaseModel):
     rows: int = Field(20_000_000, ge=1)
     run_seconds: int = Field(6 * 3600, ge=1)
     silence_seconds: int = Field(600, ge=1)
+    calls: int = Field(8, ge=4, le=16)
 
 
 class Config(BaseModel):
@@ -37,7 +38,7 @@ class Config(BaseModel):
     store: str = "sqlite:///concordat.db"
     metrics: Address | None = None
     threads: int = Field(0, ge=0)
-    region: str = "CN"
+    region: Region = "CN"
     limits: Limits = Limits()
     datasets: dict[str, Dataset] = {}
 
@@ -77,10 +78,10 @@ class Home:
                 "Make one with `concordat init HOME --name NAME --sector SECTOR`, or name another.",
             )
         try:
-            return Config.model_validate(yaml.safe_load(self.config_file.read_text("utf-8")))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            return Config.model_validate(document.load(self.config_file.read_text("utf-8")))
+        except (document.DocumentError, UnicodeDecodeError) as error:
             raise ConfigError(
-                f"{self.config_file} is not YAML: {' '.join(str(error).split())}",
+                f"{self.config_file} is not YAML: {error}.",
                 "Mend the file; docs/reference/config.yaml is a complete example.",
             ) from error
         except ValidationError as error:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import duckdb
 import numpy as np
@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, field_validator
 
 from compliance.agreement import Axis
 from federated.identifiers import Ids, Kind, Texts, as_text, normalise
@@ -41,6 +41,15 @@ from parties.files import write_private
 from protos.errors import ConcordatError
 
 
+def _check_region(region: str) -> str:
+    if region not in phonenumbers.SUPPORTED_REGIONS:
+        raise ValueError("should be a two-letter ISO 3166 code in capitals")
+    return region
+
+
+Region = Annotated[str, AfterValidator(_check_region)]
+
+
 class Identifier(BaseModel):
     """The column that says whom a row is about."""
 
@@ -48,14 +57,7 @@ class Identifier(BaseModel):
 
     column: str
     kind: Kind
-    region: str = "CN"
-
-    @field_validator("region")
-    @classmethod
-    def _has_numbering_plan(cls, region: str) -> str:
-        if region not in phonenumbers.SUPPORTED_REGIONS:
-            raise ValueError("should be a two-letter ISO 3166 code in capitals")
-        return region
+    region: Region = "CN"
 
 
 class Dataset(BaseModel):

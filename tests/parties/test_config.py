@@ -49,6 +49,9 @@ def test_a_folder_without_configuration_is_no_home(tmp_path: Path) -> None:
         ("datasets: {t: {path: t.csv, identifier: {column: a, kind: fax}}}", "identifier.kind"),
         ("limits: {rows: many}", "limits.rows"),
         (": [", "not YAML"),
+        ("region: " + "[" * 5000, "nested deeper"),
+        ("threads: " + "1" * 5000, "threads"),
+        ("region: 2026-99-99", "region"),
     ],
 )
 def test_a_mistake_in_the_configuration_is_named(tmp_path: Path, line: str, place: str) -> None:
@@ -58,6 +61,12 @@ def test_a_mistake_in_the_configuration_is_named(tmp_path: Path, line: str, plac
     home.config_file.write_text("\n".join([*kept, line]) if name else line)
     with pytest.raises(ConfigError, match=place):
         home.config()
+
+
+def test_no_is_a_region_and_not_a_refusal(tmp_path: Path) -> None:
+    home = make(tmp_path, "bank").home
+    home.config_file.write_text(home.config_file.read_text().replace("region: CN", "region: NO"))
+    assert home.config().region == "NO"
 
 
 def test_a_configuration_that_is_not_utf8_is_said_to_be_none(tmp_path: Path) -> None:
