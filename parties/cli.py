@@ -221,7 +221,9 @@ def list_consents(home: HomePath, as_json: AsJson = False) -> None:
 @_verb
 def import_consents(
     home: HomePath,
-    file: Annotated[Path, typer.Argument(help="CSV with a header; see docs/reference.")],
+    file: Annotated[
+        Path, typer.Argument(help="CSV with a header; see docs/reference/consents.md.")
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Import consents. The same file twice changes nothing; a withdrawal is never undone."""
@@ -256,7 +258,10 @@ def propose(
 
 @agreement.command()
 @_verb
-def sign(home: HomePath, agreement_id: Annotated[str, typer.Argument(metavar="AGREEMENT")]) -> None:
+def sign(
+    home: HomePath,
+    agreement_id: Annotated[str, typer.Argument(metavar="AGREEMENT", help="Its name.")],
+) -> None:
     """Sign an agreement the partner has offered, and tell the partner."""
     signed = agreements.sign(Node.open(Home(home)), agreement_id)
     out.print(f"[bold]{signed.agreement}[/] version {signed.version} is in force: both signed.")
@@ -368,7 +373,9 @@ def cancel_job(
 @_verb
 def verify(
     home: HomePath,
-    offline: Annotated[bool, typer.Option(help="Do not ask the partners' nodes.")] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Do not ask the partners' nodes.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Recompute every leaf and signature; the verdict in one sentence. Exits 0 or 1.
