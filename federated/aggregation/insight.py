@@ -101,18 +101,23 @@ def run_bank(
         sums.add(ciphertexts, _spread(group, len(layout.plaintexts)))
     refuse_repeats(np.concatenate(products))
 
-    # 4. The sums, masked and re-randomised.
+    # 4. The sums, masked and re-randomised: their counts tell the partner something.
     progress("release", 0, 1)
+    release()
     masks = [layout.draw_masks() for _ in sent]
     plain = [plaintext for mask in masks for plaintext in layout.mask_plaintexts(mask)]
     totals = sums.result()[: len(plain)]
     _send_ciphertexts(channel, public.rerandomise(totals, from_integers(plain, layout.limbs)))
 
     # 5. What reaches the minimum, without its mask.
-    answers = _receive_answers(channel, shared[:-1], layout, minimum_group)
-    release()
-    for segment, answer, mask in zip(sent, answers, masks, strict=True):
-        if answer.blocks:
+    answers = _receive_answers(channel, len(sent))
+    for segment, answer, count, mask in zip(sent, answers, shared[:-1], masks, strict=True):
+        blocks = len(layout.blocks) if count >= minimum_group else 0
+        if answer.count != count or len(answer.blocks) != blocks:
+            raise AnswersDisagree(
+                "The other side's answer does not agree with the matches counted here."
+            )
+        if blocks:
             segments[segment] = _unmask(answer, mask, layout, features, minimum_group)
     progress("release", 1, 1)
     return Aggregates(tuple(segments))
@@ -318,27 +323,16 @@ def _send_answers(channel: Channel, answers: list[ReleasedSums.Group]) -> None:
         channel.send(ReleasedSums(groups=answers[part], last=part.stop == len(answers)))
 
 
-def _receive_answers(
-    channel: Channel, shared: I64, layout: Layout, minimum_group: int
-) -> list[ReleasedSums.Group]:
-    """One answer a group, with the shared count that this side has itself."""
-    answers: list[ReleasedSums.Group] = []
-    last = False
+def _receive_answers(channel: Channel, expected: int) -> Iterator[ReleasedSums.Group]:
+    """One answer a group, frame by frame: none is kept, as its size is the peer's choice."""
+    received, last = 0, False
     while not last:
         frame = channel.receive(ReleasedSums)
         last = frame.last
-        answers += frame.groups
-        if len(answers) > len(shared) or not (frame.groups or last):
+        received += len(frame.groups)
+        if not frame.groups or received > expected or last != (received == expected):
             raise ProtocolViolation("The other side sent a wrong number of answers.")
-    if len(answers) != len(shared):
-        raise ProtocolViolation("The other side sent a wrong number of answers.")
-    for answer, count in zip(answers, shared, strict=True):
-        blocks = len(layout.blocks) if count >= minimum_group else 0
-        if answer.count != count or len(answer.blocks) != blocks:
-            raise AnswersDisagree(
-                "The other side's answer does not agree with the matches counted here."
-            )
-    return answers
+        yield from frame.groups
 
 
 def _unmask(

@@ -9,7 +9,9 @@ count, those of all other features under the row count. Adding plaintexts adds e
 has room for the largest value on every row, and one bit more for noise. Before the key's owner
 decrypts, each block is masked by a random number 64 bits longer than its sums, so that the counts
 stay readable, nothing carries into another block, and each block can be released or withheld
-alone. Sums that do not fit one plaintext go on in the next, which has a row count of its own.
+alone. The empty bits above the last block are filled at random too: an owner who deviates could
+mark each of its rows there, and would read who matched. Sums that do not fit one plaintext go on in
+the next, which has a row count of its own.
 """
 
 import secrets
@@ -90,7 +92,8 @@ class Layout:
         Raises FeatureUnfit for a column whose values may exceed 63 bits.
         """
         count_bits = max(rows, 1).bit_length()
-        capacity = key_bits - 3  # n > 2^(key_bits-1), so n/3 > 2^(key_bits-3)
+        limbs = key_bits // 64
+        capacity = _capacity(limbs)
         plans: list[dict[int | None, list[tuple[int, int]]]] = []  # per block (column, maximum)
         free, column = 0, 0
         for number, feature in enumerate(features):
@@ -113,7 +116,7 @@ class Layout:
         return Layout(
             tuple(features),
             count_bits,
-            key_bits // 64,
+            limbs,
             tuple(_arrange(plan, count_bits) for plan in plans),
         )
 
@@ -150,11 +153,15 @@ class Layout:
         return tuple(secrets.randbits(block.mask_bits) for block in self.blocks)
 
     def mask_plaintexts(self, masks: Sequence[int]) -> list[int]:
-        """The masks of one group where they are to be added, per plaintext."""
+        """What is to be added to each plaintext of one group: its masks, random bits above them."""
         following = iter(masks)
-        return [
-            sum(next(following) << block.start for block in blocks) for blocks in self.plaintexts
-        ]
+        plaintexts = []
+        for blocks in self.plaintexts:
+            end = blocks[-1].end
+            plaintext = secrets.randbits(_capacity(self.limbs) - end) << end
+            plaintext += sum(next(following) << block.start for block in blocks)
+            plaintexts.append(plaintext)
+        return plaintexts
 
     def read(self, plaintexts: Sequence[int]) -> Counts:
         """The decrypted plaintexts of one group. ProtocolViolation if they contradict."""
@@ -162,7 +169,7 @@ class Layout:
         presence: dict[int | None, set[int]] = {None: rows}
         masked = []
         for plaintext, blocks in zip(plaintexts, self.plaintexts, strict=True):
-            if plaintext >> blocks[-1].end:
+            if plaintext >> _capacity(self.limbs):
                 raise ProtocolViolation("The other side sent sums that are out of range.")
             for block in blocks:
                 count = self._count(plaintext, block.count_start)
@@ -197,6 +204,11 @@ def from_integers(integers: Iterable[int], limbs: int) -> U64:
     """n integers -> uint64 (n, limbs)."""
     data = b"".join(number.to_bytes(8 * limbs, "little") for number in integers)
     return np.frombuffer(data, "<u8").reshape(-1, limbs).astype(np.uint64)
+
+
+def _capacity(limbs: int) -> int:
+    """Bits of a plaintext: n has 64 bits a limb, so 2^(64 limbs - 3) < n/3."""
+    return 64 * limbs - 3
 
 
 def _slot_width(maximum: int, count_bits: int) -> int:

@@ -299,10 +299,16 @@ def test_a_shut_gate_at_the_partner_releases_nothing() -> None:
 
 
 def test_a_shut_gate_at_the_bank_gives_no_result() -> None:
-    case = fixed(8)
-    ours, _ = play(lambda ch: case.run_bank(ch, release=Gate(shut=True)), case.run_partner)
+    case, gate = fixed(8), Gate()
+    ours, theirs = play(
+        lambda ch: case.run_bank(ch, release=Gate(shut=True)),
+        lambda ch: case.run_partner(ch, release=gate),
+    )
     assert isinstance(ours.error, Withdrawn)
     assert ours.result is None
+    # The partner has not seen the shared counts: the abort came in place of the sums.
+    assert isinstance(theirs.error, PeerAborted)
+    assert gate.calls == 0
 
 
 def test_progress_moves_in_order_of_the_protocol() -> None:
@@ -589,6 +595,30 @@ def test_the_bank_refuses_a_wrong_number_of_answers(change) -> None:
     refused_by_bank(fixed(8), ReleasedSums, change)
 
 
+def test_the_bank_keeps_no_answer_but_reads_it_as_it_comes() -> None:
+    """A partner whose every answer fills a frame is refused at the first."""
+    bank = pd.DataFrame({"phone": range(40), "segment": np.arange(40) % 8})
+    case = Case(bank, pd.DataFrame({"phone": range(40), "age": 30}), [AGE], 8, 5)
+
+    def partner(channel: Channel) -> None:
+        send = channel.send
+
+        def send_apart(message) -> None:
+            if isinstance(message, ReleasedSums):
+                for group in message.groups:
+                    group.blocks[0].sums = bytes(1_000_000)
+                    send(ReleasedSums(groups=[group]))
+            else:
+                send(message)
+
+        channel.send = send_apart
+        case.run_partner(channel)
+
+    ours, _ = play(case.run_bank, partner)
+    assert isinstance(ours.error, AnswersDisagree)
+    assert ours.channel.bytes_received < 1_100_000
+
+
 def test_the_bank_refuses_a_group_released_below_the_minimum() -> None:
     case = fixed(4, only_bank=4)
     ours, _ = play(case.run_bank, lambda ch: case.run_partner(ch, minimum_group=3))
@@ -685,7 +715,7 @@ def add_plaintext(place: int, plaintext: int):
     return change
 
 
-@pytest.mark.parametrize("by", [1, -1, 2**1000], ids=["one", "minus one", "much"])
+@pytest.mark.parametrize("by", [1, -1, 2 ** (BITS - 2)], ids=["one", "minus one", "much"])
 def test_the_partner_refuses_sums_that_contradict_each_other(by: int) -> None:
     """Two plaintexts of one group: only one is changed."""
     wide = [replace(BALANCE, name=f"f{i}") for i in range(9)]
@@ -721,6 +751,66 @@ def test_frames_out_of_order_are_refused(message) -> None:
 
 
 # What no check detects
+
+
+def marking(case: Case, mark, read):
+    """A partner that marks each row's plaintext, and reads the marks before it answers."""
+    secret, rows = secret_key(BITS), len(case.partner)
+    layout = Layout.plan([f.columns for f in case.features], rows, BITS)
+
+    def partner(channel: Channel) -> list:
+        sizes = list(channel.receive(GroupSizes).sizes)
+        b = Scalar.random()
+        send_points(channel, receive_points(channel, sum(sizes), b))
+        packed = insight._pack(case.table, np.arange(rows, dtype=np.uint64), case.features, layout)
+        plain = [p + mark(layout, row) for row, p in enumerate(to_integers(packed))]
+        channel.send(
+            EncryptedRows(
+                points=product(hash_ids(case.table.ids), b).tobytes(),
+                ciphertexts=secret.encrypt(from_integers(plain, layout.limbs)).tobytes(),
+                last=True,
+            )
+        )
+        sums = channel.receive(MaskedSums).ciphertexts
+        limbs = np.frombuffer(sums, "<u8").reshape(-1, BITS // 32)
+        seen = [read(layout, plain) for plain in to_integers(secret.decrypt(limbs))]
+        counts = insight._read_counts([plain for _, plain in seen], layout)
+        answers = [insight._answer(count, layout, case.minimum) for count in counts]
+        insight._send_answers(channel, answers)
+        return [marks for marks, _ in seen]
+
+    ours, theirs = play(case.run_bank, partner)
+    assert ours.error is None, ours.error
+    assert theirs.error is None, theirs.error
+    return theirs.result
+
+
+def two_segments() -> Case:
+    """Even numbers are the bank's customers, in segments by turns."""
+    bank = pd.DataFrame({"phone": range(0, 80, 2), "segment": np.arange(40) % 2})
+    return Case(bank, pd.DataFrame({"phone": range(40), "age": 30}), [AGE], 2, 5)
+
+
+def test_marks_above_the_sums_do_not_tell_the_partner_who_matched() -> None:
+    matched = {tuple(range(0, 40, 4)), tuple(range(2, 40, 4))}
+
+    def read(layout: Layout, plain: int):
+        end = layout.blocks[-1].end
+        return tuple(row for row in range(40) if plain >> end + row & 1), plain
+
+    found = marking(two_segments(), lambda layout, row: 1 << layout.blocks[-1].end + row, read)
+    assert not matched & set(found)
+
+
+def test_a_partner_that_deviates_can_tell_a_few_by_its_counts() -> None:
+    """Counts have to be readable, so a count that is too large marks a row. Here row 4's."""
+    mark = 2**5  # the groups have 20 customers: the count needs five bits of its six
+
+    def read(layout: Layout, plain: int):
+        return bool(plain & mark), plain & ~mark
+
+    found = marking(two_segments(), lambda layout, row: mark if row == 4 else 0, read)
+    assert sorted(found) == [False, True]
 
 
 def test_a_bank_that_deviates_can_extract_one_persons_row() -> None:

@@ -93,10 +93,26 @@ def test_no_mask_reaches_a_count_or_another_block(table, data) -> None:
 
 @given(tables())
 def test_plaintexts_stay_below_a_third_of_any_modulus(table) -> None:
+    layout, values, present = table
+    extremes = [2**b.mask_bits - 1 for b in layout.blocks]
+    sums = zip(add_up(layout, values, present), layout.mask_plaintexts(extremes), strict=True)
+    assert all(3 * (plain + mask) < 1 << (64 * layout.limbs - 1) for plain, mask in sums)
+
+
+@given(tables())
+def test_the_bits_above_the_last_block_are_filled_at_random(table) -> None:
+    """All that a modulus is sure to have room for."""
     layout, _, _ = table
-    bits = 64 * layout.limbs
-    for blocks in layout.plaintexts:
-        assert 3 << blocks[-1].end <= 1 << (bits - 1)
+    ends = [blocks[-1].end for blocks in layout.plaintexts]
+    drawn = [layout.mask_plaintexts([0] * len(layout.blocks)) for _ in range(20)]
+    assert all(p % 2**end == 0 for plain in drawn for p, end in zip(plain, ends, strict=True))
+    for i, end in enumerate(ends):
+        seen = [plaintexts[i] for plaintexts in drawn]
+        room = 64 * layout.limbs - 3 - end
+        assert max(seen) >> end < 2**room
+        if room > 64:
+            assert len(set(seen)) == 20
+            assert max(seen) >> end > 2 ** (room - 3)
 
 
 @given(tables())
@@ -198,7 +214,7 @@ def test_more_values_than_rows_are_refused() -> None:
 
 def test_a_plaintext_out_of_range_is_refused() -> None:
     layout, plaintexts = one_feature()
-    plaintexts[0] += 1 << layout.plaintexts[0][-1].end
+    plaintexts[0] += 1 << (64 * layout.limbs - 3)
     with pytest.raises(ProtocolViolation, match="out of range"):
         layout.read(plaintexts)
 
