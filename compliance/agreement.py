@@ -404,11 +404,13 @@ def disclosure(agreement: Agreement, job: Job) -> dict[str, list[str]]:
                     sizes[bank],
                     f"the shared count of every segment of at least {minimum} customers, "
                     "suppressed ones too",
-                    f"for each segment with at least {minimum} shared customers: {asked}",
+                    f"for each segment with at least {minimum} shared customers: how many of them "
+                    f"have each feature, and {asked}",
                 ],
                 partner: [
-                    f"the sizes and shared counts of segments of at least {minimum} customers, "
-                    "without their names, and never who is in them",
+                    f"the sizes and shared counts of segments of at least {minimum} customers, and "
+                    "how many values of each feature are missing in them, without the segments' "
+                    "names, and never who is in them",
                 ],
             }
 

@@ -209,12 +209,12 @@ def test_each_job_says_who_learns_what():
     assert learns["bank"] == [
         "the size of partner's set",
         "the shared count of every segment of at least 50 customers, suppressed ones too",
-        "for each segment with at least 50 shared customers: "
-        "bill_amt1 (sum, mean); pay_0 (share, histogram)",
+        "for each segment with at least 50 shared customers: how many of them have each feature, "
+        "and bill_amt1 (sum, mean); pay_0 (share, histogram)",
     ]
     assert learns["partner"] == [
-        "the sizes and shared counts of segments of at least 50 customers, without their names, "
-        "and never who is in them"
+        "the sizes and shared counts of segments of at least 50 customers, and how many values of "
+        "each feature are missing in them, without the segments' names, and never who is in them"
     ]
     overlap = disclosure(AGREEMENT, job(job="overlap", features=None))
     assert overlap == {
