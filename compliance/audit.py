@@ -5,14 +5,14 @@ ways: agreements, receipts, what went into each run, and every consent in the va
 """
 
 import hashlib
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Table, func, select
 
 from compliance.batch import U8, fetch
 from compliance.canonical import parse
@@ -27,16 +27,20 @@ from compliance.consent import (
 )
 from compliance.errors import LogDamaged, VaultKey
 from compliance.gate import run_inputs
-from compliance.log import log_entries, subtree_leaves, tree_root
-from compliance.note import VerifierKey
-from compliance.receipt import check, receipts
-from compliance.register import SIGNED, Keys, agreements, registered, unsigned
+from compliance.log import checkpoints, log_entries, log_nodes, subtree_leaves, tree_root
+from compliance.note import Checkpoint, VerifierKey
+from compliance.receipt import check, own_section, receipts
+from compliance.register import Keys, agreements, registered, unsigned
 from compliance.signing import Envelope, keyid
+from compliance.store import mistyped
 from compliance.vault import VaultKeys, subjects
 from compliance.verify import LogReport, verify_log
+from compliance.witness import witnessed
 from federated import _native
 from protos.errors import ConcordatError
 
+# What a consent is known by: however it got there, no second row may say the same.
+_SAME = ["subject", *TERMS, "granted_at", "expires_at"]
 _NONCE_END = len('{"nonce":"') + 32  # of a consent's leaf; what follows is determined
 
 
@@ -81,27 +85,74 @@ def verify(
     keys: Keys,
     vault: VaultKeys,
     witnesses: Iterable[VerifierKey] = (),
+    partners: Iterable[VerifierKey] = (),
 ) -> Verdict:
     """Audits a store as one snapshot shows it. Raises nothing for what it finds.
 
-    log: the log's key. keys: the pinned public key (32 bytes) of every party, by name.
+    log: the log's key. keys: the pinned public key (32 bytes) of every party, by name. witnesses:
+    keys of this log's witnesses. partners: keys of the logs that this node is a witness of.
     """
     report = verify_log(conn, log, witnesses)
+    spoilt = _check_types(conn, report)
     entries = _entries(conn)
-    return Verdict(
-        report,
-        agreements=_check_agreements(conn, report, keys, entries),
-        receipts=_check_receipts(conn, report, keys, log.name, entries),
-        consents=_check_consents(conn, report, vault, log.name, entries),
-    )
+
+    def sound(*tables: Table) -> bool:
+        return spoilt.isdisjoint(tables)
+
+    if sound(checkpoints, log_entries):
+        _check_signed(conn, report)
+    if sound(witnessed):
+        _check_witnessed(conn, report, {key.name: key for key in partners})
+    found = {"agreements": 0, "receipts": 0, "consents": 0}
+    if sound(agreements):
+        found["agreements"] = _check_agreements(conn, report, keys, entries)
+    if sound(receipts, run_inputs, log_entries, log_nodes):
+        found["receipts"] = _check_receipts(conn, report, keys, log.name, entries)
+    if sound(consents, consent_leaves, terms, subjects, subtree_leaves):
+        found["consents"] = _check_consents(conn, report, vault, log.name, entries)
+    return Verdict(report, **found)
 
 
-Entries = list[tuple[int, dict[str, Any]]]
+def _check_types(conn: Connection, report: LogReport) -> set[Table]:
+    """The tables in which something is of another type; they are looked at no further."""
+    spoilt = set()
+    for column, count in mistyped(conn):
+        problem = f"column {column.name} holds {_count(count, 'value')} of another type"
+        report.add(f"table {column.table.name}", problem)
+        spoilt.add(column.table)
+    return spoilt
+
+
+def _check_signed(conn: Connection, report: LogReport) -> None:
+    """Whatever adds an entry signs a checkpoint with it."""
+    signed = conn.execute(select(func.max(checkpoints.c.size))).scalar() or 0
+    if signed < report.size:
+        report.add(f"entries {signed} to {report.size - 1}", "no checkpoint signs for them")
+
+
+def _check_witnessed(conn: Connection, report: LogReport, logs: Mapping[str, VerifierKey]) -> None:
+    """What this node has cosigned for a partner was signed by the partner's log."""
+    for origin, size, root, note in conn.execute(select(witnessed)):
+        where = f"record of what was cosigned for {origin}"
+        try:
+            checkpoint = Checkpoint.parse(note)
+            if origin in logs:
+                checkpoint.verify(logs[origin])
+        except ConcordatError as error:
+            report.add(where, error.message)
+            continue
+        if origin not in logs:
+            report.add(where, "it is no partner's log")
+        elif (checkpoint.size, checkpoint.root) != (size, root):
+            report.add(where, "its columns differ from what is signed")
+
+
+Entries = dict[int, dict[str, Any]]
 
 
 def _entries(conn: Connection) -> Entries:
     """What each entry says, by index; those that are damaged are in the log's own report."""
-    found = []
+    found = {}
     query = select(log_entries.c.index, log_entries.c.leaf).order_by(log_entries.c.index)
     for index, leaf in conn.execute(query):
         try:
@@ -109,7 +160,7 @@ def _entries(conn: Connection) -> Entries:
         except (ConcordatError, AttributeError, TypeError):
             continue
         if isinstance(body, dict):
-            found.append((index, body))
+            found[index] = body
     return found
 
 
@@ -117,7 +168,7 @@ def _said(entries: Entries, types: Container[Any], *members: str) -> dict[tuple[
     """The index of each entry of some types, by what it says in these members, as text."""
     return {
         tuple(str(body.get(name)) for name in members): index
-        for index, body in entries
+        for index, body in entries.items()
         if body.get("type") in types
     }
 
@@ -139,12 +190,17 @@ def _check_agreements(conn: Connection, report: LogReport, keys: Keys, entries: 
             report.add(where, error.message)
             continue
         name = (row.agreement, str(row.version), held.agreement.digest.hex())
-        if entered.pop(name, None) is None:
+        entry = entered.pop(name, None)
+        origin = {} if entry is None else entries[entry]
+        if entry is None:
             report.add(where, "no entry says where it came from")
+        elif row.proposed_by != origin.get("by"):
+            report.add(where, f"column proposed_by differs from entry {entry}")
         for key in held.envelope.signatures:
             if signed.pop((*name, key), None) is None:
                 report.add(where, f"no entry speaks of the signature by key {key[:16]}")
-        if (held.state == SIGNED) == bool(unsigned(held, keys)):
+        step = origin.get("type") if unsigned(held, keys) else "agreement.signed"
+        if f"agreement.{held.state}" != step:
             report.add(where, f"its state is {held.state}, its signatures say otherwise")
     for index in entered.values():
         report.add(f"entry {index}", "the agreement it speaks of is not in the register")
@@ -157,39 +213,53 @@ def _check_receipts(
     conn: Connection, report: LogReport, keys: Keys, origin: str, entries: Entries
 ) -> int:
     """Every receipt is signed by both and has its entry, and every such entry its receipt."""
-    logged = _said(entries, ("run.intent", "run.completion"), "type", "run", "receipt")
+    kinds = ("run.intent", "run.completion")
+    logged = {index: body for index, body in entries.items() if body.get("type") in kinds}
+    released = _said(entries, ("run.release",), "run", "root", "size")
     rows = conn.execute(select(receipts).order_by(receipts.c.entry)).all()
     intents = {row.run: row.envelope for row in rows if row.kind == "intent"}
     for row in rows:
         where = f"{row.kind} of run {row.run}"
-        receipt = hashlib.sha256(row.envelope).hexdigest()
-        if logged.pop((f"run.{row.kind}", row.run, receipt), None) != row.entry:
+        entry = logged.pop(row.entry, {})
+        said = (f"run.{row.kind}", hashlib.sha256(row.envelope).hexdigest())
+        if (entry.get("type"), entry.get("receipt")) != said:
             report.add(where, f"entry {row.entry} does not hold its digest")
+        for column in ("run", "agreement", "time"):
+            if entry and entry.get(column) != getattr(row, column):
+                report.add(where, f"column {column} differs from entry {row.entry}")
         try:
             intent = Envelope.from_json(intents.get(row.run, b""))
-            predicate = check(Envelope.from_json(row.envelope), intent, keys)
+            check(Envelope.from_json(row.envelope), intent, keys)
+            own = own_section(intent, origin)
         except ConcordatError as error:
             report.add(where, error.message)
             continue
-        problem = _inputs_problem(conn, predicate, origin) if row.kind == "intent" else None
-        if problem:
+        if row.kind == "completion":
+            inputs = own["inputs"]
+            if (row.run, inputs["root"], str(inputs["size"])) not in released:
+                report.add(where, "no entry says that the gate released these inputs")
+        elif problem := _inputs_problem(conn, row.run, own, entry):
             report.add(where, problem)
-    for index in logged.values():
+    for index in logged:
         report.add(f"entry {index}", "the receipt it speaks of is missing")
+    for run in conn.execute(select(run_inputs.c.run)).scalars():
+        if run not in intents:
+            report.add(f"inputs of run {run}", "no intent speaks of them")
     return len(rows)
 
 
-def _inputs_problem(conn: Connection, predicate: dict[str, Any], origin: str) -> str | None:
-    """What is wrong with this side's section of an intent, if anything."""
-    sections = [predicate["bank"], predicate["partner"]]
-    own = next((side for side in sections if side["log"]["origin"] == origin), None)
-    if own is None:
-        return "no section names this log"
-    query = select(run_inputs.c.leaves).where(run_inputs.c.run == predicate["run"])
-    kept = conn.execute(query).scalar() or b""
-    size = len(kept) // 32
-    root = _native.merkle_root(kept, np.arange(size + 1, dtype=np.uint64) * 32)
-    if len(kept) % 32 or own["inputs"] != {"root": root.hex(), "size": size}:
+def _inputs_problem(
+    conn: Connection, run: str, own: dict[str, Any], entry: dict[str, Any]
+) -> str | None:
+    """What is wrong with what is kept of this side's inputs, if anything."""
+    kept = conn.execute(select(run_inputs).where(run_inputs.c.run == run)).one_or_none()
+    if kept is None:
+        return "what went into it is not kept"
+    if entry.get("salt") != hashlib.sha256(kept.salt).hexdigest():
+        return "the salt of its inputs is not the one that was logged"
+    size = len(kept.leaves) // 32
+    root = _native.merkle_root(kept.leaves, np.arange(size + 1, dtype=np.uint64) * 32)
+    if len(kept.leaves) % 32 or own["inputs"] != {"root": root.hex(), "size": size}:
         return "what is kept of its inputs is not what was signed"
     try:
         gate = tree_root(conn, own["log"]["size"])
@@ -205,11 +275,8 @@ def _check_consents(
     known = fetch(conn, select(consents.c.id))["id"]
     held = fetch(conn, _HELD)
     stored = _stored_leaves(conn, entries)
-    try:
-        for where, problem in _consent_findings(known, held, stored, vault, origin):
-            report.add(where, problem)
-    except (AttributeError, OverflowError, TypeError, ValueError):
-        report.add("vault", "it holds values of another type than were written")
+    for where, problem in _consent_findings(known, held, stored, vault, origin):
+        report.add(where, problem)
     return len(known)
 
 
@@ -235,7 +302,7 @@ def _stored_leaves(conn: Connection, entries: Entries) -> pd.DataFrame:
     """The leaves of all imports: entry, position, leaf."""
     imports = {
         str(body["subtree"].get("root")): index
-        for index, body in entries
+        for index, body in entries.items()
         if body.get("type") == "consent.import" and isinstance(body.get("subtree"), dict)
     }
     leaf = subtree_leaves.c
@@ -249,6 +316,9 @@ def _consent_findings(
 ) -> Iterator[tuple[str, str]]:
     for consent in known[~known.isin(held["consent"])]:
         yield f"consent {consent}", "no leaf in the log commits to it"
+    rows = held.drop_duplicates("consent")
+    for consent in rows.loc[rows.duplicated(_SAME), "consent"]:
+        yield f"consent {consent}", "the vault holds it twice"
     place = ["entry", "position"]
     held = held.astype(dict.fromkeys(place, np.int64))  # an empty table has no types
     stored = stored.astype(dict.fromkeys(place, np.int64))

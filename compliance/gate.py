@@ -169,7 +169,9 @@ def release(conn: Connection, log: Log, run: str, decision: Decision, *, now: da
     """
     confirm(conn, decision, now=now)
     body = {"run": run, "root": decision.root.hex(), "size": decision.size}
-    return log.append(conn, "run.release", body, time=now)
+    entry = log.append(conn, "run.release", body, time=now)
+    log.checkpoint(conn)
+    return entry
 
 
 def run_references(secrets: U8, origin: str, scope: Scope) -> U8:

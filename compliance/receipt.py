@@ -190,6 +190,15 @@ def check(envelope: Envelope, intent: Envelope, keys: Mapping[str, bytes]) -> di
     return predicate
 
 
+def own_section(intent: Envelope, origin: str) -> dict[str, Any]:
+    """The section of the side whose log has this origin. Raises ReceiptBroken (E551)."""
+    _, started = _read(intent)
+    for side in (started["bank"], started["partner"]):
+        if side["log"]["origin"] == origin:
+            return dict(side)
+    raise _broken("has no section of this log")
+
+
 def begin(
     conn: Connection,
     log: Log,
@@ -208,7 +217,9 @@ def begin(
     attested = {"root": decision.root.hex(), "size": decision.size}
     if attested not in [predicate["bank"]["inputs"], predicate["partner"]["inputs"]]:
         raise _broken("attests other inputs than the gate let through")
-    entry = _record(conn, log, envelope, envelope, time)
+    # What the salt is has to be settled now: with another one, anybody would seem to be absent.
+    salt = hashlib.sha256(decision.salt).hexdigest()
+    entry = _record(conn, log, envelope, envelope, time, salt=salt)
     admit(conn, predicate["run"], decision)
     return entry
 
@@ -233,7 +244,7 @@ def complete(
 
 
 def _record(
-    conn: Connection, log: Log, envelope: Envelope, intent: Envelope, time: datetime
+    conn: Connection, log: Log, envelope: Envelope, intent: Envelope, time: datetime, **more: str
 ) -> int:
     kind, predicate = _read(envelope)
     run = predicate["run"]
@@ -248,6 +259,7 @@ def _record(
         "agreement": agreement["id"],
         "version": agreement["version"],
         "receipt": hashlib.sha256(data).hexdigest(),
+        **more,
     }
     entry = log.append(conn, f"run.{kind}", body, time=time)
     row = {

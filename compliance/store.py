@@ -22,6 +22,7 @@ from sqlalchemy import (
     Table,
     create_engine,
     event,
+    func,
     insert,
     inspect,
     make_url,
@@ -88,6 +89,21 @@ def read(engine: Engine) -> Iterator[Connection]:
     """A snapshot to read from; writers go on meanwhile. Raises E70x."""
     with _translated(), engine.begin() as conn:
         yield conn
+
+
+def mistyped(conn: Connection) -> Iterator[tuple[Column[Any], int]]:
+    """Each column that holds values of another type than its own, which SQLite lets in; how many.
+
+    Nothing the program writes is found here, only what was changed behind its back.
+    """
+    storage = {bool: "integer", int: "integer", str: "text", bytes: "blob"}
+    for table in metadata.sorted_tables:
+        strays = []
+        for column in table.c:
+            kinds = [storage[column.type.python_type]] + ["null"] * bool(column.nullable)
+            strays.append(func.count().filter(func.typeof(column).not_in(kinds)))
+        counts = conn.execute(select(*strays).select_from(table)).one()
+        yield from ((column, n) for column, n in zip(table.c, counts, strict=True) if n)
 
 
 def _parse(url: str) -> URL:
@@ -199,7 +215,10 @@ def _translated() -> Iterator[None]:
         yield
     except (DBAPIError, sqlite3.Error) as error:
         cause: Any = error.orig if isinstance(error, DBAPIError) else error
-        known = _ERRORS.get(getattr(cause, "sqlite_errorcode", 0) & 0xFF)
+        code = getattr(cause, "sqlite_errorcode", None)
+        if code is None and isinstance(cause, sqlite3.OperationalError):
+            code = sqlite3.SQLITE_CORRUPT  # a text that the driver cannot decode
+        known = _ERRORS.get((code or 0) & 0xFF)
         if known is None:
             raise
         kind, message, next_step = known

@@ -82,7 +82,7 @@ class VaultKeys:
                 cipher.decrypt(secret[:NONCE_BYTES], secret[NONCE_BYTES:], subject)
                 for secret, subject in zip(wrapped["secret"], wrapped["subject"], strict=True)
             )
-        except InvalidTag:
+        except (InvalidTag, ValueError):
             raise _wrong_key() from None
         return from_bytes([plain], KEY_BYTES)
 

@@ -185,6 +185,10 @@ class Run:
             log, envelope = self.bank.log, self.signed(self.intent)
             return receipt.begin(conn, log, envelope, self.decision, self.keys, time=time)
 
+    def release(self) -> int:
+        with write(self.bank.engine) as conn:
+            return gate.release(conn, self.bank.log, self.run, self.decision, now=NOW)
+
     def complete(self) -> int:
         with write(self.bank.engine) as conn:
             log, envelope = self.bank.log, self.signed(self.completion)

@@ -1,14 +1,19 @@
+from contextlib import suppress
 from secrets import token_bytes
 
 import pytest
-from institutions import NOW, Institution, Run, person, sign_agreement
-from sqlalchemy import create_engine, text
+from institutions import AGREEMENT, NOW, Institution, Run, person, sign_agreement
+from sqlalchemy import and_, create_engine, delete, insert, literal_column, text, update
+from sqlalchemy.exc import IntegrityError
 
-from compliance import audit
+from compliance import audit, witness
+from compliance.errors import StoreDamaged
 from compliance.note import COSIGNATURE, VerifierKey, cosign
+from compliance.register import agreements
 from compliance.signing import SigningKey
-from compliance.store import read, write
+from compliance.store import metadata, read, write
 from compliance.vault import VaultKeys
+from compliance.witness import Witness
 
 PEOPLE = [person(number) for number in range(6)]
 WITNESS = SigningKey.generate()
@@ -25,7 +30,14 @@ def run(tmp_path):
     bank.take({"subject": PEOPLE[5], "withdrawn_at": "2026-10-15T12:00:00+08:00"})
     run = Run(bank, partner, bank.decide(*PEOPLE))
     run.begin()
+    run.release()
     run.complete()
+    with write(partner.engine) as conn:
+        partner.log.checkpoint(conn)
+        request = witness.request(conn, partner.log, 0)
+    with write(bank.engine) as conn:
+        ours = Witness("bank.example/witness", SigningKey.generate(), [partner.log.verifier])
+        assert ours.add_checkpoint(conn, request.encode(), NOW).status == 200
     with write(bank.engine) as conn:
         head = bank.log.checkpoint(conn)
         line = cosign(head.text, WITNESS_KEY.name, WITNESS, NOW)
@@ -34,10 +46,18 @@ def run(tmp_path):
 
 
 def verify(run, **changes):
-    bank = run.bank
-    arguments = {"keys": run.keys, "vault": bank.vault, "witnesses": [WITNESS_KEY]} | changes
-    with read(bank.engine) as conn:
-        return audit.verify(conn, bank.log.verifier, **arguments)
+    with read(run.bank.engine) as conn:
+        return verify_in(conn, run, **changes)
+
+
+def verify_in(conn, run, **changes):
+    arguments = {
+        "keys": run.keys,
+        "vault": run.bank.vault,
+        "witnesses": [WITNESS_KEY],
+        "partners": [run.partner.log.verifier],
+    }
+    return audit.verify(conn, run.bank.log.verifier, **arguments | changes)
 
 
 def tamper(run, *statements, **values):
@@ -53,7 +73,7 @@ def test_a_whole_store_is_found_to_be_whole(run):
     assert verdict.ok, verdict.report.findings
     assert (verdict.agreements, verdict.receipts, verdict.consents) == (1, 2, 7)
     assert str(verdict) == (
-        "The log of 7 entries is whole and cosigned up to 7 by partner.example/witness; "
+        "The log of 8 entries is whole and cosigned up to 8 by partner.example/witness; "
         "1 agreement, 2 receipts and 7 consents agree with it."
     )
 
@@ -101,13 +121,16 @@ def test_an_empty_store_is_whole(tmp_path):
         (["UPDATE subjects SET subject = zeroblob(32) WHERE id = 2"],
          "person 2 of the vault: the secret does not open"),
         (["UPDATE consents SET granted_at = 'long ago' WHERE id = 3"],
-         "vault: it holds values of another type"),
-        (["UPDATE terms SET categories = x'07'"], "vault: it holds values of another type"),
+         "table consents: column granted_at holds 1 value of another type"),
+        (["UPDATE terms SET categories = x'07'"],
+         "table terms: column categories holds 1 value of another type"),
         # the agreements
         (["UPDATE agreements SET envelope = zeroblob(10)"],
          "agreement credit-2026, version 1: The stored agreement credit-2026 is damaged."),
         (["UPDATE agreements SET version = 2"],
          "agreement credit-2026, version 2: The stored agreement credit-2026 is not what was"),
+        (["UPDATE agreements SET proposed_by = 'somebody'"],
+         "agreement credit-2026, version 1: column proposed_by differs from entry 0"),
         (["UPDATE agreements SET state = 'proposed'"],
          "agreement credit-2026, version 1: its state is proposed, its signatures say otherwise"),
         (["DELETE FROM agreements"],
@@ -116,7 +139,7 @@ def test_an_empty_store_is_whole(tmp_path):
          "entry 2: the signature it speaks of is not in the register"),
         # the receipts
         (["DELETE FROM receipts WHERE kind = 'completion'"],
-         "entry 6: the receipt it speaks of is missing"),
+         "entry 7: the receipt it speaks of is missing"),
         (["DELETE FROM receipts WHERE kind = 'intent'"],
          "completion of run {run}: A signed envelope is malformed."),
         (["UPDATE receipts SET envelope = zeroblob(10) WHERE kind = 'completion'"],
@@ -127,15 +150,31 @@ def test_an_empty_store_is_whole(tmp_path):
          "intent of run {run}: what is kept of its inputs is not what was signed"),
         (["UPDATE run_inputs SET leaves = zeroblob(7)"],
          "intent of run {run}: what is kept of its inputs is not what was signed"),
-        (["DELETE FROM run_inputs"],
-         "intent of run {run}: what is kept of its inputs is not what was signed"),
+        (["DELETE FROM run_inputs"], "intent of run {run}: what went into it is not kept"),
+        (["UPDATE run_inputs SET salt = zeroblob(32)"],
+         "intent of run {run}: the salt of its inputs is not the one that was logged"),
+        (["INSERT INTO run_inputs VALUES ('other', x'00', x'')"],
+         "inputs of run other: no intent speaks of them"),
+        (["UPDATE receipts SET time = '2026-11-21T12:00:00Z'"],
+         "intent of run {run}: column time differs from entry 5"),
+        (["UPDATE receipts SET agreement = 'another'"],
+         "completion of run {run}: column agreement differs from entry 7"),
         # the log
         (["UPDATE subtree_leaves SET leaf = zeroblob(10) WHERE \"index\" = {leaf}"],
          "entry 3: the leaves of its sub-tree differ"),
         (["UPDATE log_entries SET leaf = zeroblob(10) WHERE \"index\" = 3"],
          "entry 3: leaf hash differs"),
-        (["DELETE FROM log_entries WHERE \"index\" = 6"],
-         "completion of run {run}: entry 6 does not hold its digest"),
+        (["DELETE FROM log_entries WHERE \"index\" = 7"],
+         "completion of run {run}: entry 7 does not hold its digest"),
+        (["DELETE FROM checkpoints WHERE size = 8", "DELETE FROM cosignatures"],
+         "entries 7 to 7: no checkpoint signs for them"),
+        # what this node has cosigned
+        (["UPDATE witnessed SET size = size - 1"],
+         "record of what was cosigned for partner.example/log: its columns differ"),
+        (["UPDATE witnessed SET note = zeroblob(10)"],
+         "record of what was cosigned for partner.example/log: A signed note or one"),
+        (["UPDATE witnessed SET origin = 'other'"],
+         "record of what was cosigned for other: it is no partner's log"),
     ],
 )  # fmt: skip
 def test_tampering_is_found_and_named(run, statements, finding):
@@ -169,7 +208,7 @@ def test_signatures_count_by_pinned_keys_only(run):
 def test_a_cosignature_by_a_stranger_is_found(run):
     findings = verify(run, witnesses=[]).report.findings
     assert findings == [
-        "cosignature of partner.example/witness on checkpoint 7: not a known witness's"
+        "cosignature of partner.example/witness on checkpoint 8: not a known witness's"
     ]
 
 
@@ -177,3 +216,171 @@ def test_the_wrong_wrapping_key_is_found(run):
     other = VaultKeys(run.bank.vault.lookup, token_bytes(32))
     findings = verify(run, vault=other).report.findings
     assert "person 1 of the vault: the secret does not open" in findings
+
+
+# What is not found, and why that does no harm: everything else has to be.
+UNNOTICED_CHANGES = {
+    "schema_version.version": "says nothing about what is stored; a newer one is refused",
+    "subjects.restricted": "nothing restricts anybody yet; it has to be logged once something does",
+}
+UNNOTICED_REMOVALS = {
+    "checkpoints": "one that nobody cosigned; a later one covers it",
+    "cosignatures": "the verdict says up to where the log is cosigned",
+    "schema_version": "the store cannot be opened then",
+    "witnessed": "the partner sees it when it next asks for a cosignature",
+}
+UNNOTICED_ADDITIONS = {
+    "schema_version": "the store cannot be opened then",
+    "subjects": "nobody who has no consent gets into a run",
+    "terms": "nor does anybody by terms that no consent has",
+}
+
+
+def another(value):
+    """Another value of the same type."""
+    match value:
+        case bool():
+            return not value
+        case int():
+            return value - 1
+        case str():
+            return value[:-1] + ("0" if value.endswith("1") else "1")
+        case bytes():
+            return value[:-1] + bytes([value[-1] ^ 1])
+    return "something"
+
+
+def fresh(key):
+    """A key that no row has."""
+    return key + 1000 if isinstance(key, int) else another(key)
+
+
+class Undone(Exception):
+    pass
+
+
+def unnoticed(run, changes):
+    """Of changes, each a statement by the name of what it changes, those an audit does not find."""
+    names = set()
+    for name, statement in changes:
+        with suppress(IntegrityError, Undone), write(run.bank.engine) as conn:
+            conn.exec_driver_sql("PRAGMA defer_foreign_keys = ON")
+            conn.execute(statement)
+            if verify_in(conn, run).ok:
+                names.add(name)
+            raise Undone
+    return names
+
+
+@pytest.fixture
+def rows(run):
+    """Every row there is: its table, its values, and a condition that finds it."""
+    with read(run.bank.engine) as conn:
+        return [
+            (table, row, and_(*(column == row[column.name] for column in table.primary_key)))
+            for table in metadata.sorted_tables
+            for row in conn.execute(table.select()).mappings()
+        ]
+
+
+def test_no_value_can_be_changed_unnoticed(run, rows):
+    assert {table.name for table, *_ in rows} >= {
+        *("agreements", "checkpoints", "consent_leaves", "consents", "cosignatures", "log_entries"),
+        *("log_nodes", "receipts", "run_inputs", "subjects", "subtree_leaves", "terms"),
+        *("schema_version", "witnessed"),
+    }
+    changes = (
+        (f"{table.name}.{column.name}", update(table).where(where).values({column: value}))
+        for table, row, where in {row[0]: row for row in rows}.values()
+        for column in table.c
+        for value in (another(row[column.name]),)
+    )
+    assert unnoticed(run, changes) == UNNOTICED_CHANGES.keys()
+
+
+def test_no_value_can_take_another_type_unnoticed(run, rows):
+    last = {table: where for table, _, where in rows}
+    changes = (
+        (
+            f"{table.name}.{column.name}",
+            update(table).where(where).values({column: literal_column(value)}),
+        )
+        for table, where in last.items()
+        for column in table.c
+        for value in ("x'07'", "'text'")
+    )
+    assert unnoticed(run, changes) == set()
+
+
+def test_no_row_can_be_removed_unnoticed(run, rows):
+    changes = ((table.name, delete(table).where(where)) for table, _, where in rows)
+    assert unnoticed(run, changes) == UNNOTICED_REMOVALS.keys()
+
+
+def test_no_row_can_be_added_unnoticed(run, rows):
+    last = {table: row for table, row, _ in rows}
+    changes = (
+        (table.name, insert(table).values({**row, **of_its_own, column.name: value}))
+        for table, row in last.items()
+        for of_its_own in ({key.name: fresh(row[key.name]) for key in table.primary_key},)
+        for column in table.c
+        for value in (of_its_own.get(column.name, another(row[column.name])),)
+    )
+    assert unnoticed(run, changes) == UNNOTICED_ADDITIONS.keys()
+
+
+SECOND = (
+    "INSERT INTO consents SELECT 99, subject, terms, granted_at {more}, expires_at, 'ConsentGiven',"
+    " 9223372036854775807 FROM consents WHERE id = 6"
+)
+FIRST_LEAF = "UPDATE consent_leaves SET consent = 99 WHERE consent = 6 AND entry = 3"
+
+
+def test_a_withdrawn_consent_cannot_be_kept_beside_itself(run):
+    """The leaf of the grant is given to a second row, and the withdrawal left to the first."""
+    tamper(run, SECOND.format(more="+ 0.5"), FIRST_LEAF)
+    (finding,) = verify(run).report.findings
+    assert finding == "table consents: column granted_at holds 1 value of another type"
+
+
+def test_nor_in_a_table_whose_constraints_were_removed(run):
+    engine = create_engine(run.bank.engine.url)
+    with engine.begin() as conn:
+        conn.exec_driver_sql("CREATE TABLE other AS SELECT * FROM consents")
+        conn.exec_driver_sql("DROP TABLE consents")
+        conn.exec_driver_sql("ALTER TABLE other RENAME TO consents")
+    tamper(run, SECOND.format(more=""), FIRST_LEAF)
+    assert verify(run).report.findings == ["consent 99: the vault holds it twice"]
+
+
+def test_a_bit_that_makes_a_text_unreadable_has_a_number(run):
+    tamper(run, "UPDATE terms SET purpose = CAST(x'ff' AS TEXT)")
+    with pytest.raises(StoreDamaged):
+        verify(run)
+
+
+def test_a_completion_needs_a_release(tmp_path):
+    bank, partner = (Institution.create(tmp_path, name) for name in ("bank", "partner"))
+    bank.take({"subject": PEOPLE[0]})
+    run = Run(bank, partner, bank.decide(PEOPLE[0]))
+    run.begin()
+    run.complete()
+    with write(bank.engine) as conn:
+        bank.log.checkpoint(conn)
+    assert verify(run).report.findings == [
+        f"completion of run {run.run}: no entry says that the gate released these inputs"
+    ]
+
+
+def test_an_agreement_that_nobody_signed_is_as_it_was_proposed(tmp_path):
+    bank, partner = (Institution.create(tmp_path, name) for name in ("bank", "partner"))
+    keys = bank.register(partner).keys
+    with write(bank.engine) as conn:
+        bank.register(partner).propose(conn, AGREEMENT, by="wang", time=NOW)
+        bank.log.checkpoint(conn)
+        assert audit.verify(conn, bank.log.verifier, keys=keys, vault=bank.vault).ok
+        conn.execute(update(agreements).values(state="offered"))
+        verdict = audit.verify(conn, bank.log.verifier, keys=keys, vault=bank.vault)
+    assert verdict.report.findings == [
+        "agreement credit-2026, version 1: its state is offered, its signatures say otherwise"
+    ]
