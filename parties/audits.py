@@ -42,6 +42,7 @@ def verify(node: Node, *, offline: bool = False) -> tuple[Verdict, list[str]]:
             keys=node.signing_keys(),
             vault=node.vault_keys,
             witnesses=[VerifierKey.parse(peer.witness_key) for peer in peers],
+            partners=[VerifierKey.parse(peer.log_key) for peer in peers],
         )
     verdict.report.findings[:0] = disagreements
     return verdict, silent
