@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from compliance.canonical import canonical
+from compliance.errors import MalformedNote
+from compliance.note import COSIGNATURE, ED25519, VerifierKey
 from parties.errors import HandshakeRefused
 from protos.concordat.v1 import peer_pb2
 
@@ -48,6 +50,12 @@ class Identity:
         digest = hashlib.sha256(b"concordat identity\n" + canonical(self.to_json()))
         return digest.hexdigest()[:32]
 
+    @property
+    def public_keys(self) -> set[bytes]:
+        """Everything this institution signs with (32 bytes each)."""
+        notes = (VerifierKey.parse(self.log_key), VerifierKey.parse(self.witness_key))
+        return {self.signing_key, *(key.public for key in notes)}
+
     def to_message(self) -> peer_pb2.Identity:
         return peer_pb2.Identity(**asdict(self))
 
@@ -77,8 +85,27 @@ class Identity:
             raise refused("its name is not a DNS label")
         if len(self.signing_key) != 32:
             raise refused("its signing key is not an Ed25519 public key")
+        for text, name, kind in (
+            (self.log_key, log_name(self.name), ED25519),
+            (self.witness_key, witness_name(self.name), COSIGNATURE),
+        ):
+            try:
+                key = VerifierKey.parse(text)
+            except MalformedNote as error:
+                raise refused("its log's or its witness's key is malformed") from error
+            if (key.name, key.kind) != (name, kind):
+                raise refused("its log's or its witness's key bears another name")
         load_authority(self.authority_pem)
         return self
+
+
+def log_name(node: str) -> str:
+    """The origin of a node's log, and the name of its key."""
+    return f"{node}.concordat/log"
+
+
+def witness_name(node: str) -> str:
+    return f"{node}.concordat/witness"
 
 
 def refused(reason: str) -> HandshakeRefused:

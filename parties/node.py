@@ -33,6 +33,8 @@ from parties.identity import (
     certificate_pem,
     key_pem,
     load_key,
+    log_name,
+    witness_name,
 )
 from parties.sources import Dataset
 from parties.wire import Cancellable, PeerClient, dial
@@ -50,10 +52,10 @@ class Node:
         self.logger = logging.getLogger("concordat.node")
         self.store = open_store(home.store_url(self.config))
         self.signing_key = SigningKey.load(home.key("signing"))
-        self.log = Log(f"{name}.concordat/log", SigningKey.load(home.key("log")))
+        self.log = Log(log_name(name), SigningKey.load(home.key("log")))
         self.witness_signing_key = SigningKey.load(home.key("witness"))
         self.witness_key = VerifierKey(
-            f"{name}.concordat/witness", self.witness_signing_key.public, COSIGNATURE
+            witness_name(name), self.witness_signing_key.public, COSIGNATURE
         )
         self.vault_keys = VaultKeys.load(home.key("lookup"), home.key("wrapping"))
         self.identity = Identity(

@@ -81,7 +81,7 @@ def answer(node: Node, invitation: str, identity: Identity) -> Identity:
 
 
 def _pin(node: Node, conn: Connection, peer: Identity) -> None:
-    if pin(conn, peer, node.config.name, node.now()):
+    if pin(conn, peer, node.identity, node.now()):
         body = {"peer": peer.name, "fingerprint": peer.fingerprint}
         node.log.append(conn, "peer.paired", body, time=node.now())
         node.log.checkpoint(conn)

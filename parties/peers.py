@@ -44,13 +44,23 @@ def find_peer(conn: Connection, name: str) -> Identity:
     return Identity.from_json(json.loads(text))
 
 
-def pin(conn: Connection, identity: Identity, own_name: str, now: datetime) -> bool:
-    """Trust a partner from now on; whether it is new. InvitationError if the name is taken."""
-    if identity.name == own_name:
+def pin(conn: Connection, identity: Identity, own: Identity, now: datetime) -> bool:
+    """Trust a partner from now on; whether it is new.
+
+    Raises InvitationError if its name is taken, or a key: two institutions with one key could not
+    be told apart, and either could deny what it has signed.
+    """
+    if identity.name == own.name:
         raise InvitationError(
-            f"Both nodes are called {own_name!r}.",
+            f"Both nodes are called {own.name!r}.",
             "A node cannot pair with itself or a namesake; make one with another --name.",
         )
+    for other in (own, *all_peers(conn)):
+        if other.name != identity.name and other.public_keys & identity.public_keys:
+            raise InvitationError(
+                f"{identity.name} presents a key of {other.name}'s.",
+                "Do not pair with it; ask the partner where it has that key from.",
+            )
     known = conn.execute(select(_peers.c.identity).where(_peers.c.name == identity.name)).scalar()
     text = json.dumps(identity.to_json())
     if known is None:

@@ -1,14 +1,18 @@
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from conftest import make
 
+from compliance.note import VerifierKey
 from parties import pairing
-from parties.errors import InvitationError, PeerRefused, PeerUnreachable
-from parties.identity import INVITATION_LIFETIME
+from parties.errors import HandshakeRefused, InvitationError, PeerRefused, PeerUnreachable
+from parties.identity import INVITATION_LIFETIME, Identity
 from parties.node import Node
+from parties.peers import pin
 
 
 def test_both_sides_pin_what_the_other_is(paired: tuple[Node, Node]) -> None:
@@ -95,3 +99,40 @@ def test_an_invitation_never_overwrites_a_file(bank: Node, tmp_path: Path) -> No
 def test_only_its_owner_reads_an_invitation(bank: Node, tmp_path: Path) -> None:
     pairing.invite(bank, tmp_path / "invitation")
     assert (tmp_path / "invitation").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("field", ["log_key", "witness_key"])
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda key: str(replace(key, name="bank.concordat/log")), "another name"),
+        (lambda key: str(replace(key, kind=5 - key.kind)), "another name"),
+        (lambda key: str(key)[:-1], "malformed"),
+        (lambda key: "", "malformed"),
+    ],
+)
+def test_a_log_and_a_witness_are_called_after_their_node(
+    shop: Node, field: str, change: Callable[[VerifierKey], str], why: str
+) -> None:
+    fields = shop.identity.to_json()
+    fields[field] = change(VerifierKey.parse(fields[field]))
+    with pytest.raises(HandshakeRefused, match=why):
+        Identity.from_json(fields)
+
+
+@pytest.mark.parametrize("field", ["signing_key", "log_key", "witness_key"])
+def test_two_institutions_never_share_a_key(
+    paired: tuple[Node, Node], tmp_path: Path, field: str
+) -> None:
+    bank, shop = paired
+    stranger = make(tmp_path, "stranger")
+    for owner in (bank, shop):
+        if field == "signing_key":
+            stolen = replace(stranger.identity, signing_key=owner.identity.signing_key)
+        else:
+            key = VerifierKey.parse(getattr(stranger.identity, field))
+            key = replace(key, public=owner.identity.signing_key)
+            stolen = replace(stranger.identity, **{field: str(key)})
+        with bank.writing() as conn, pytest.raises(InvitationError, match=owner.config.name):
+            pin(conn, stolen, bank.identity, bank.now())
+    assert bank.peers() == [shop.identity]
