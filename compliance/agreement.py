@@ -131,6 +131,11 @@ class Feature(_Model):
     bins: Annotated[tuple[Decimal, ...], Field(max_length=100)] = ()
     share: Share | None = None
 
+    @property
+    def span(self) -> Decimal:
+        """The width of its range in units of the last decimal."""
+        return (self.upper - self.lower).scaleb(self.decimals)
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not self.lower < self.upper:
@@ -369,6 +374,8 @@ def permits(agreement: Agreement, job: Job, *, now: datetime, runs: int) -> None
             raise refuse(f"{clause}.bins", "a histogram needs its edges there")
         if "share" in statistics and feature.share is None:
             raise refuse(f"{clause}.share", "a share needs its condition there")
+        if "variance" in statistics and feature.span**2 >= 2**63:
+            raise refuse(clause, "its range is too wide for a variance to be exact")
     if runs >= agreement.limits.runs_per_day:
         raise refuse(
             "limits.runs_per_day",

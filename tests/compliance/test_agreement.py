@@ -192,6 +192,21 @@ def test_time_and_number_of_runs_are_limited(now, runs, clause):
     assert refused.value.clause == clause
 
 
+def test_a_variance_needs_a_range_whose_square_is_exact():
+    """Squares have 63 bits: what is wider is refused here, not once the intent is signed."""
+    asked = job(features={"bill_amt1": ["variance"]})
+
+    def bounded(upper):
+        return Agreement.from_yaml(
+            YAML.replace("lower: -2e+05, upper: 1000000", f"lower: 0, upper: {upper}")
+        )
+
+    permits(bounded(3037000499), asked, now=NOW, runs=0)
+    permits(bounded(3037000500), job(features={"bill_amt1": ["mean"]}), now=NOW, runs=0)
+    with pytest.raises(AgreementRefusal, match="too wide"):
+        permits(bounded(3037000500), asked, now=NOW, runs=0)
+
+
 def test_a_statistic_must_be_allowed():
     agreement = Agreement.from_yaml(YAML.replace("share, histogram]", "histogram]"))
     with pytest.raises(AgreementRefusal) as refused:
