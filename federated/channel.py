@@ -120,12 +120,10 @@ class Channel:
         self._transport.close()
 
     def _raise_peer_abort(self) -> None:
-        """A peer that goes away may have said why: its Abort is then the next unread frame."""
-        try:
-            body = _parse(self._transport.receive())
-        except (ConnectionLost, MalformedFrame):
-            return
-        _raise_if_abort(body)
+        """A peer that goes away may have said why: its Abort is then the last unread frame."""
+        with suppress(ConnectionLost, MalformedFrame):
+            while True:
+                _raise_if_abort(_parse(self._transport.receive()))
 
 
 def _absorb(running: "hashlib._Hash", frame: bytes) -> None:

@@ -1,5 +1,6 @@
 """Errors of the node: tables (E11x), configuration, pairing, connection, jobs (E6xx)."""
 
+from federated.errors import ConnectionLost
 from protos.errors import ConcordatError
 
 # Tables
@@ -144,6 +145,18 @@ class NoConsentIdentifier(ConcordatError):
 
 class NoReceipt(ConcordatError):
     code = "E628"
+
+
+class RunTooLong(ConnectionLost):
+    """The run was not over within the time that a node allows."""
+
+    code = "E629"
+
+
+class TooManyCalls(ConcordatError):
+    """A partner has more calls open than a node answers at once."""
+
+    code = "E630"
 
 
 class InternalError(ConcordatError):

@@ -57,7 +57,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A result: the file that is committed to and handed out, and what is shown of it."""
+    """A result: the file that is handed out (the bank commits to its own), and what is shown."""
 
     file_name: str
     file: bytes
@@ -78,8 +78,9 @@ def bank(run: Run) -> Outcome:
     return _BANK[run.job.job](run)
 
 
-def partner(run: Run) -> None:
-    _PARTNER[run.job.job](run)
+def partner(run: Run) -> Outcome | None:
+    """The partner's part of the job; what it learns beside sizes, if the agreement says so."""
+    return _PARTNER[run.job.job](run)
 
 
 # overlap
@@ -124,10 +125,10 @@ def _bank_intersect(run: Run) -> Outcome:
         release=run.release,
         progress=run.progress,
     )
-    return Outcome("intersect.csv", _id_list(run, found), {"count": len(found.rows)})
+    return _ids_outcome(run, found)
 
 
-def _partner_intersect(run: Run) -> None:
+def _partner_intersect(run: Run) -> Outcome | None:
     found = intersect.run_partner(
         run.channel,
         run.material.ids,
@@ -136,16 +137,14 @@ def _partner_intersect(run: Run) -> None:
         release=run.release,
         progress=run.progress,
     )
-    if found is not None:
-        run.note("result", {"count": len(found.rows)})
-        run.note("own_ids", _id_list(run, found))
+    return None if found is None else _ids_outcome(run, found)
 
 
-def _id_list(run: Run, found: intersect.Intersection) -> bytes:
-    """CSV with one column, named after the identifier's kind, sorted."""
+def _ids_outcome(run: Run, found: intersect.Intersection) -> Outcome:
+    """The side's own ids: CSV with one column, named after the identifier's kind, sorted."""
     ids = pd.Series(run.material.ids.take(found.rows).to_strings(), dtype="string").sort_values()
     text = ids.to_csv(index=False, header=[run.material.ids.kind], lineterminator="\n")
-    return str(text).encode()
+    return Outcome("intersect.csv", str(text).encode(), {"count": len(found.rows)})
 
 
 # insight
@@ -288,7 +287,7 @@ def _cell(value: Any) -> str:
 
 
 _BANK = {"overlap": _bank_overlap, "intersect": _bank_intersect, "insight": _bank_insight}
-_PARTNER = {
+_PARTNER: dict[str, Callable[[Run], Outcome | None]] = {
     "overlap": _partner_overlap,
     "intersect": _partner_intersect,
     "insight": _partner_insight,

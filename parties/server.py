@@ -7,28 +7,33 @@ import signal
 import socket
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent import futures
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
 from parties import agreements, pairing, session, witnessing
 from parties.admin import AdminService, ping
-from parties.errors import AlreadyServing, InternalError, PortBusy
+from parties.errors import AlreadyServing, InternalError, PortBusy, TooManyCalls
 from parties.files import write_private
-from parties.identity import Identity, refused
+from parties.identity import INVITATION, Identity, refused
 from parties.node import Node
 from parties.peers import Caller, authenticate
-from parties.wire import RUN_METHOD, StreamTransport, channel_options
+from parties.wire import CALL_SECONDS, RUN_METHOD, StreamTransport, channel_options
 from protos.concordat.v1 import admin_pb2_grpc, peer_pb2
 from protos.errors import ConcordatError
 
-_HANDLERS = 16
+_HANDLERS = 32
+_QUEUED_CALLS = 32  # beyond those that are being answered; more are refused
+_STOP_SECONDS = 5.0
+
+HEALTH_SERVICE = "grpc.health.v1.Health"
 
 
 class PeerService:
@@ -36,37 +41,61 @@ class PeerService:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._lock = threading.Lock()
+        self._open: Counter[str] = Counter()  # calls being answered, by caller
 
-    def handlers(self) -> grpc.GenericRpcHandler:
+    def handlers(self) -> list[grpc.GenericRpcHandler]:
         """`Run` passes bytes through: a frame is hashed as it travelled, not as it is parsed."""
 
         def unary(method: Callable[[Any, Caller], Any], request: Any, reply: Any) -> Any:
-            def answer(message: Any, context: grpc.ServicerContext) -> Any:
-                with _answering(context, self._node):
-                    return method(message, self._caller(context))
+            """As a stream of one message, so that the wait for it is ours to limit."""
 
-            return grpc.unary_unary_rpc_method_handler(
+            def answer(messages: Iterator[Any], context: grpc.ServicerContext) -> Any:
+                with _answering(context, self._node), self._admitted(context) as caller:
+                    return method(_first(messages, context), caller)
+
+            return grpc.stream_unary_rpc_method_handler(
                 answer,
                 request_deserializer=request.FromString,
                 response_serializer=reply.SerializeToString,
             )
 
         service, run = RUN_METHOD.strip("/").split("/")
-        return grpc.method_handlers_generic_handler(
-            service,
-            {
-                "Pair": unary(self.pair, peer_pb2.Identity, peer_pb2.Identity),
-                "OfferAgreement": unary(
-                    self.offer_agreement, peer_pb2.AgreementOffer, peer_pb2.AgreementReply
-                ),
-                "AddCheckpoint": unary(
-                    self.add_checkpoint,
-                    peer_pb2.AddCheckpointRequest,
-                    peer_pb2.AddCheckpointReply,
-                ),
-                run: grpc.stream_stream_rpc_method_handler(self.run),
-            },
+        peer = {
+            "Pair": unary(self.pair, peer_pb2.Identity, peer_pb2.Identity),
+            "OfferAgreement": unary(
+                self.offer_agreement, peer_pb2.AgreementOffer, peer_pb2.AgreementReply
+            ),
+            "AddCheckpoint": unary(
+                self.add_checkpoint, peer_pb2.AddCheckpointRequest, peer_pb2.AddCheckpointReply
+            ),
+            run: grpc.stream_stream_rpc_method_handler(self.run),
+        }
+        check = unary(
+            self.check_health, health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse
         )
+        return [
+            grpc.method_handlers_generic_handler(service, peer),
+            grpc.method_handlers_generic_handler(HEALTH_SERVICE, {"Check": check}),
+        ]
+
+    @contextmanager
+    def _admitted(self, context: grpc.ServicerContext) -> Iterator[Caller]:
+        """Who calls. No caller can keep all handlers busy. Raises TooManyCalls."""
+        caller = self._caller(context)
+        name = caller.peer.name if caller.peer else INVITATION
+        limit = self._node.config.limits.calls
+        with self._lock:
+            if self._open[name] >= limit:
+                raise TooManyCalls(
+                    f"{name} has {limit} calls open already.", "Wait until some of them are over."
+                )
+            self._open[name] += 1
+        try:
+            yield caller
+        finally:
+            with self._lock:
+                self._open[name] -= 1
 
     def _caller(self, context: grpc.ServicerContext) -> Caller:
         fields = context.auth_context()
@@ -94,22 +123,41 @@ class PeerService:
         answer = witnessing.answer(self._node, _paired(caller), request.body)
         return peer_pb2.AddCheckpointReply(status=answer.status, body=answer.body)
 
+    def check_health(
+        self, request: health_pb2.HealthCheckRequest, caller: Caller
+    ) -> health_pb2.HealthCheckResponse:
+        known = request.service in {"", RUN_METHOD.split("/")[1]}
+        states = health_pb2.HealthCheckResponse
+        return states(status=states.SERVING if known else states.SERVICE_UNKNOWN)
+
     def run(self, frames: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-        with _answering(context, self._node):
-            peer = _paired(self._caller(context))
-        limits = self._node.config.limits
-        transport = StreamTransport(limits.silence_seconds)
-        context.add_callback(transport.close)
-        transport.attach(frames, context)
+        with _answering(context, self._node), self._admitted(context) as caller:
+            peer = _paired(caller)
+            limits = self._node.config.limits
+            transport = StreamTransport(
+                run_seconds=CALL_SECONDS, silence_seconds=limits.silence_seconds
+            )
+            transport.attach(frames, context)
+            run = threading.Thread(
+                target=session.serve_run,
+                args=(self._node, peer, transport),
+                daemon=True,
+                name="run",
+            )
+            run.start()
+            yield from transport.outgoing()
 
-        def serve() -> None:
-            try:
-                session.serve_run(self._node, peer, transport)
-            finally:
-                transport.finish()
 
-        threading.Thread(target=serve, daemon=True, name="run").start()
-        yield from transport.outgoing()
+def _first(messages: Iterator[Any], context: grpc.ServicerContext) -> Any:
+    """The request of a call; a caller that takes too long to send it is cut off."""
+    timer = threading.Timer(CALL_SECONDS, context.cancel)
+    timer.start()
+    try:
+        return next(messages)
+    except Exception as error:  # none came: StopIteration, or gRPC's bare Exception
+        raise refused("it sent no request") from error
+    finally:
+        timer.cancel()
 
 
 def _paired(caller: Caller) -> Identity:
@@ -157,37 +205,52 @@ def serving(node: Node) -> Iterator[Serving]:
             "Stop it first, or give each node a home of its own.",
         )
     folder = Path(tempfile.mkdtemp(prefix="concordat-"))  # short: a socket's path has 107 bytes
-    workers = futures.ThreadPoolExecutor(_HANDLERS, thread_name_prefix="peer")
-    limits = node.config.limits
-    peer_server = grpc.server(workers, options=channel_options(limits.frame_bytes))
-    peer_server.add_generic_rpc_handlers((PeerService(node).handlers(),))
+    peer_server = grpc.server(
+        futures.ThreadPoolExecutor(_HANDLERS, thread_name_prefix="peer"),
+        handlers=PeerService(node).handlers(),
+        options=[*channel_options(node.config.limits.frame_bytes), *_server_options(node)],
+        maximum_concurrent_rpcs=_HANDLERS + _QUEUED_CALLS,
+    )
     admin_server = grpc.server(futures.ThreadPoolExecutor(4, thread_name_prefix="admin"))
+    admin_pb2_grpc.add_AdminServicer_to_server(  # type: ignore[no-untyped-call]
+        AdminService(node), admin_server
+    )
+    address = f"unix:{folder / 'admin.sock'}"
+    admin_server.add_insecure_port(address)
     result = Serving(node, threading.Event())
-    try:
+    with ExitStack() as undo:
+        undo.callback(shutil.rmtree, folder, ignore_errors=True)
+        undo.callback(_stop, node, admin_server, peer_server)
         _bind(peer_server, node)
-        checks = health.HealthServicer()
-        for service in ("", RUN_METHOD.split("/")[1]):
-            checks.set(service, health_pb2.HealthCheckResponse.SERVING)
-        health_pb2_grpc.add_HealthServicer_to_server(checks, peer_server)
-        admin_pb2_grpc.add_AdminServicer_to_server(  # type: ignore[no-untyped-call]
-            AdminService(node), admin_server
-        )
-        address = f"unix:{folder / 'admin.sock'}"
-        admin_server.add_insecure_port(address)
         node.after_restart()
         peer_server.start()
         admin_server.start()
         record = {"pid": os.getpid(), "admin": address}
         write_private(node.home.running_file, json.dumps(record).encode(), overwrite=True)
+        undo.callback(node.home.running_file.unlink, missing_ok=True)
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, lambda *_: result.stop())
+                previous = signal.signal(number, lambda *_: result.stop())
+                undo.callback(signal.signal, number, previous)
         yield result
-    finally:
-        node.home.running_file.unlink(missing_ok=True)
-        for server in (admin_server, peer_server):
-            server.stop(grace=1).wait()
-        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _server_options(node: Node) -> list[tuple[str, int]]:
+    """What limits connections that say little or nothing."""
+    return [
+        ("grpc.max_concurrent_streams", node.config.limits.calls),
+        ("grpc.server_handshake_timeout_ms", 10_000),
+        ("grpc.max_connection_idle_ms", 300_000),
+    ]
+
+
+def _stop(node: Node, *servers: grpc.Server) -> None:
+    """Take no more calls, end the runs under way on both sides, and let them be recorded."""
+    stopped = [server.stop(grace=_STOP_SECONDS) for server in servers]
+    for control in list(node.controls.values()):
+        control.cancel()
+    for event in stopped:
+        event.wait()
 
 
 def _bind(server: grpc.Server, node: Node) -> None:

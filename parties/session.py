@@ -19,7 +19,6 @@ import hmac
 import logging
 import re
 import secrets
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -40,7 +39,15 @@ from federated.errors import AnswersDisagree, PeerAborted, ProtocolViolation
 from federated.hooks import Progress, silent
 from federated.identifiers import with_kind
 from parties import agreements, jobs, runs, witnessing
-from parties.errors import Busy, Cancelled, InternalError, TooManyRows, WrongRole, WrongVersion
+from parties.errors import (
+    Busy,
+    Cancelled,
+    InternalError,
+    RunTooLong,
+    TooManyRows,
+    WrongRole,
+    WrongVersion,
+)
 from parties.files import write_private
 from parties.identity import Identity
 from parties.node import Node
@@ -48,9 +55,7 @@ from parties.runs import Stages
 from parties.sources import read_table
 from parties.wire import StreamTransport
 from protos.concordat.v1.run_pb2 import (
-    Abort,
     Commitment,
-    Frame,
     Hello,
     Inputs,
     Ready,
@@ -114,28 +119,34 @@ def _refusals_logged(node: Node, job: Job, asked_by: str) -> Iterator[None]:
 
 
 class Control:
-    """Lets another thread cancel a run."""
+    """Lets another thread cancel a run; and this one end it on the other side as well."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._transport: StreamTransport | None = None
         self.cancelled = False
 
     def cancel(self) -> None:
-        with self._lock:
-            self.cancelled = True
-            if self._transport is not None:
-                abort = Abort(code=Cancelled.code, message="It cancelled the run.")
-                self._transport.interrupt(Frame(abort=abort).SerializeToString())
+        self.cancelled = True
+        if self._transport is not None:
+            self._transport.interrupt()
 
     def watch(self, transport: StreamTransport) -> None:
-        with self._lock:
-            self._transport = transport
+        """The run goes over this transport from now on."""
+        self._transport = transport
+        if self.cancelled:
+            transport.interrupt()
 
     def check(self) -> None:
         """Raise Cancelled if the run was."""
         if self.cancelled:
             raise _cancelled()
+
+    def tell(self, channel: Channel, error: ConcordatError) -> None:
+        """Say to the other side why the run ends, if it still listens."""
+        if self._transport is not None:
+            self._transport.give_up()
+        with suppress(ConcordatError):
+            channel.abort(_public(error))
 
 
 # The two sides
@@ -149,11 +160,15 @@ def run_job(node: Node, job_yaml: str, listen: Listener, control: Control) -> di
     for attempt in range(1, ATTEMPTS + 1):
         try:
             with node.one_run():
-                return _initiate(node, plan(node, job_yaml), listen, control)
+                planned = plan(node, job_yaml)
+                report = _initiate(node, planned, listen, control)
         except (ConsentChanged, PeerAborted) as error:
             changed = isinstance(error, ConsentChanged) or error.peer_code == ConsentChanged.code
             if not changed or attempt == ATTEMPTS:
                 raise
+        else:
+            witnessing.ask(node, planned.peer)
+            return report
     raise AssertionError("unreachable")
 
 
@@ -178,26 +193,28 @@ def _initiate(node: Node, planned: Plan, listen: Listener, control: Control) -> 
                 session.play(theirs)
         finally:
             transport.finish()
-    witnessing.ask(node, planned.peer)
     return session.report
 
 
 def serve_run(node: Node, peer: Identity, transport: StreamTransport) -> None:
     """The partner's side of a run that a peer has opened. Raises nothing: failures are recorded."""
-    channel = Channel(transport, initiator=False, max_frame=node.config.limits.frame_bytes)
-    control = Control()
-    control.watch(transport)
     try:
-        _answer(node, peer, channel, control)
+        try:
+            _answer(node, peer, transport)
+        finally:
+            transport.finish()
+        witnessing.ask(node, peer)
     except ConcordatError as error:
         _logger.info("a run with %s ended: %s %s", peer.name, error.code, error.message)
     except Exception:
         _logger.exception("a run with %s failed", peer.name)
-    finally:
-        transport.finish()
 
 
-def _answer(node: Node, peer: Identity, channel: Channel, control: Control) -> None:
+def _answer(node: Node, peer: Identity, transport: StreamTransport) -> None:
+    limits = node.config.limits
+    channel = Channel(transport, initiator=False, max_frame=limits.frame_bytes)
+    control = Control()
+    control.watch(transport)
     with ExitStack() as stack:
         try:
             theirs = channel.receive(Hello)
@@ -207,31 +224,50 @@ def _answer(node: Node, peer: Identity, channel: Channel, control: Control) -> N
                 node, planned, "partner", theirs.run, channel, listen=lambda *_: control.check()
             )
         except ConcordatError as error:
-            channel.abort(_public(error))
+            control.tell(channel, error)
             raise
+        transport.allow(limits.run_seconds)
         with session.recorded(control):
             channel.send(session.ours)
             session.check(theirs)
             session.play(theirs)
-    witnessing.ask(node, peer)
 
 
 def _plan_for(node: Node, peer: Identity, theirs: Hello) -> Plan:
-    """What the bank asks for, checked like a job of our own."""
+    """What the bank asks for, checked like a job of our own. What is refused is on record."""
+    if not re.fullmatch(r"[0-9a-f]{32}", theirs.run) or node.knows_run(theirs.run):
+        raise ProtocolViolation("The bank gave the run a name that is none, or not new.")
+    job: Job | None = None
+    try:
+        _check_version(theirs)
+        job = Job.from_document(theirs.job)
+        with _refusals_logged(node, job, peer.name):
+            agreement = agreements.in_force(node, job.agreement)
+            if (agreement.parties.bank, agreement.parties.partner) != (peer.name, node.config.name):
+                raise ProtocolViolation(f"{peer.name} is not the bank of this agreement.")
+            return _plan(node, agreement, job, peer.name)
+    except ConcordatError as refusal:
+        with node.writing() as conn:
+            runs.record_start(
+                conn,
+                theirs.run,
+                job=job.job if job else "unknown",
+                agreement=job.agreement if job else "unknown",
+                role="partner",
+                peer=peer.name,
+                now=node.now(),
+            )
+            runs.record_end(conn, theirs.run, _state(refusal), _error(refusal), node.now())
+        raise
+
+
+def _check_version(theirs: Hello) -> None:
     if theirs.protocol_version != PROTOCOL_VERSION:
         raise WrongVersion(
             f"The other node speaks version {theirs.protocol_version} of the protocol, "
             f"this one {PROTOCOL_VERSION}.",
             "Bring both nodes to the same version of Concordat.",
         )
-    if not re.fullmatch(r"[0-9a-f]{32}", theirs.run) or node.knows_run(theirs.run):
-        raise ProtocolViolation("The bank gave the run a name that is none, or not new.")
-    job = Job.from_document(theirs.job)
-    with _refusals_logged(node, job, peer.name):
-        agreement = agreements.in_force(node, job.agreement)
-        if (agreement.parties.bank, agreement.parties.partner) != (peer.name, node.config.name):
-            raise ProtocolViolation(f"{peer.name} is not the bank of this agreement.")
-        return _plan(node, agreement, job, peer.name)
 
 
 class Session:
@@ -274,19 +310,19 @@ class Session:
         Meanwhile `control` can cancel the run, by its id, in `node.controls`.
         """
         node, report = self.node, self.report
-        node.controls[self.run] = control
-        with node.writing() as conn:
-            runs.record_start(
-                conn,
-                self.run,
-                job=self.job.job,
-                agreement=self.agreement.agreement,
-                role=self.role,
-                peer=self.peer.name,
-                now=self.started,
-            )
         failure: ConcordatError | None = None
+        node.controls[self.run] = control
         try:
+            with node.writing() as conn:
+                runs.record_start(
+                    conn,
+                    self.run,
+                    job=self.job.job,
+                    agreement=self.agreement.agreement,
+                    role=self.role,
+                    peer=self.peer.name,
+                    now=self.started,
+                )
             yield
         except ConcordatError as error:
             failure = _cancelled() if control.cancelled else error
@@ -300,8 +336,8 @@ class Session:
         report["stages"] = {name: asdict(cost) for name, cost in self.stages.costs.items()}
         report["state"] = state
         if failure is not None:
-            self.channel.abort(_public(failure))
-            report["error"] = {"code": failure.code, "message": failure.message}
+            control.tell(self.channel, failure)
+            report |= _error(failure)
         with node.writing() as conn:
             if failure is not None:
                 body = {"run": self.run, "state": state, "error": failure.code}
@@ -334,7 +370,8 @@ class Session:
 
     def check(self, theirs: Hello) -> None:
         """Raise ProtocolViolation unless the other side speaks of the same run, as itself."""
-        for name in ("protocol_version", "run", "agreement_digest", "suite", "job"):
+        _check_version(theirs)
+        for name in ("run", "agreement_digest", "suite", "job"):
             if getattr(theirs, name) != getattr(self.ours, name):
                 raise ProtocolViolation(f"The two nodes do not agree on the run's {name}.")
         other = "partner" if self.role == "bank" else "bank"
@@ -377,11 +414,7 @@ class Session:
             secret_key=self.node.paillier_key,
             note=self.report.__setitem__,
         )
-        outcome = None
-        if self.role == "bank":
-            outcome = jobs.bank(job)
-        else:
-            jobs.partner(job)
+        outcome = jobs.bank(job) if self.role == "bank" else jobs.partner(job)
         self._complete(intent, outcome, theirs.code_version)
 
     def _load(self) -> jobs.Material:
@@ -434,7 +467,9 @@ class Session:
         said = (sent.log_origin, sent.log_size, sent.log_root)
         if said != (checkpoint.origin, checkpoint.size, checkpoint.root) or len(sent.root) != 32:
             raise ProtocolViolation("The other node's inputs are not those of its checkpoint.")
-        if not 0 < sent.size <= self.node.config.limits.rows:
+        if not sent.size:
+            raise ProtocolViolation("The other node would put in nobody.")
+        if sent.size > self.node.config.limits.rows:
             raise TooManyRows(
                 f"{self.peer.name} would put in {sent.size:,} rows; "
                 f"the limit here is {self.node.config.limits.rows:,}.",
@@ -488,7 +523,9 @@ class Session:
         """Agree on the transcript, sign and log the completion; only then the result exists."""
         self.stages("sign completion")
         transcript = self.channel.transcript()
-        salt, commitment = receipt.commit(outcome.file) if outcome else (b"", b"")
+        salt, commitment = b"", b""
+        if self.role == "bank" and outcome is not None:
+            salt, commitment = receipt.commit(outcome.file)
         time = timestamp(self.node.now())
         self.channel.send(Commitment(transcript=transcript, result=commitment, time=time))
         theirs = self.channel.receive(Commitment)
@@ -515,13 +552,10 @@ class Session:
         self.report["transcript"] = transcript.hex()
         if outcome is not None:
             write_private(folder / outcome.file_name, outcome.file)
-            write_private(folder / "salt", salt.hex().encode() + b"\n")
             self.report["result"] = outcome.summary
             self.report["result_file"] = str(folder / outcome.file_name)
-        own_ids = self.report.pop("own_ids", None)
-        if own_ids is not None:
-            write_private(folder / "intersect.csv", own_ids)
-            self.report["result_file"] = str(folder / "intersect.csv")
+        if salt:
+            write_private(folder / "salt", salt.hex().encode() + b"\n")
 
     def _decided(self) -> gate.Decision:
         if self.decision is None:
@@ -531,7 +565,7 @@ class Session:
 
 # What the other side is told of a failure: its words only where they speak of the run itself or
 # the agreement. Of this institution's tables, consents and storage the number must do.
-_TOLD = {Busy.code, Cancelled.code, TooManyRows.code, WrongVersion.code}
+_TOLD = {Busy.code, Cancelled.code, RunTooLong.code, TooManyRows.code, WrongVersion.code}
 
 
 def _public(error: ConcordatError) -> ConcordatError:
@@ -550,6 +584,11 @@ def _state(failure: ConcordatError | None) -> str:
     if code == Cancelled.code:
         return runs.CANCELLED
     return runs.REFUSED if code[1:2] in {"3", "4"} else runs.FAILED
+
+
+def _error(failure: ConcordatError) -> dict[str, Any]:
+    """As a run's report says it."""
+    return {"error": {"code": failure.code, "message": failure.message}}
 
 
 def _cancelled() -> Cancelled:

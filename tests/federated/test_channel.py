@@ -140,6 +140,15 @@ def test_a_sender_that_waits_learns_why_the_peer_left() -> None:
         bank.send(Points())
 
 
+def test_a_reason_is_found_behind_what_was_not_yet_read() -> None:
+    bank, partner = memory_pair()
+    partner.send(Points())
+    partner.abort(ProtocolViolation("Something was wrong."))
+    partner.close()
+    with pytest.raises(PeerAborted, match="Something was wrong"):
+        bank.send(Points())
+
+
 def test_an_abort_to_a_peer_that_left_is_no_error() -> None:
     bank, partner = memory_pair()
     partner.close()
