@@ -367,9 +367,9 @@ def permits(agreement: Agreement, job: Job, *, now: datetime, runs: int) -> None
         feature = agreement.data.partner.features.get(name)
         if feature is None:
             raise refuse(clause, "it names no such feature")
-        for statistic in statistics:
-            if statistic not in terms.statistics:
-                raise refuse("jobs.insight.statistics", f"it does not allow {statistic}")
+        more = [statistic for statistic in statistics if statistic not in terms.statistics]
+        if more:
+            raise refuse("jobs.insight.statistics", f"it does not allow {', '.join(more)}")
         if "histogram" in statistics and not feature.bins:
             raise refuse(f"{clause}.bins", "a histogram needs its edges there")
         if "share" in statistics and feature.share is None:
