@@ -2,18 +2,22 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from sqlalchemy import Connection
 
 from compliance import audit, receipt
 from compliance.audit import Verdict
 from compliance.canonical import parse
-from compliance.errors import LogRolledBack, SplitView
+from compliance.errors import LogRolledBack, NotCanonical, SplitView
+from compliance.log import Entry
 from compliance.note import VerifierKey
 from compliance.signing import Envelope
-from parties import witnessing
+from parties import peers, witnessing
 from parties.errors import JobError, NoReceipt
+from parties.identity import Identity
 from parties.node import Node
 
 _HIDDEN = {"type", "time", "nonce"}
@@ -23,29 +27,53 @@ _MAX_RECEIPT = 8 << 20
 def verify(node: Node, *, offline: bool = False) -> tuple[Verdict, list[str]]:
     """Recompute the log and all that rests on it; the verdict, and which witnesses were not asked.
 
-    Unless `offline`, each partner is asked to cosign the latest checkpoint: it refuses if what it
-    has seen of this log is not what is here now, which no look at the store alone can tell.
+    Unless `offline`, each partner is asked to cosign the latest checkpoint of a log that is in
+    order here: it refuses if what it has seen of this log is not what is here now, which no look
+    at the store alone can tell.
     """
-    peers = node.peers()
-    disagreements: list[str] = []
-    silent: list[str] = []
-    for peer in peers:
-        try:
-            if offline or not witnessing.ask(node, peer):
-                silent.append(peer.name)
-        except (LogRolledBack, SplitView) as found:
-            disagreements.append(f"witness {peer.name}: {found.message}")
     with node.reading() as conn:
+        partners, strangers = peers.audit(conn, _paired(conn, node))
         verdict = audit.verify(
             conn,
             node.log.verifier,
-            keys=node.signing_keys(),
+            keys={known.name: known.signing_key for known in (node.identity, *partners)},
             vault=node.vault_keys,
-            witnesses=[VerifierKey.parse(peer.witness_key) for peer in peers],
-            partners=[VerifierKey.parse(peer.log_key) for peer in peers],
+            witnesses=[VerifierKey.parse(peer.witness_key) for peer in partners],
+            partners=[VerifierKey.parse(peer.log_key) for peer in partners],
         )
-    verdict.report.findings[:0] = disagreements
+    for where, problem in strangers:
+        verdict.report.add(where, problem)
+    silent = [peer.name for peer in partners if offline or not _asked(node, peer, verdict)]
     return verdict, silent
+
+
+def _paired(conn: Connection, node: Node) -> dict[str, str]:
+    """The fingerprint of each partner, by name, as the log has it."""
+    bodies = (_body(entry) for entry in node.log.entries(conn) if entry.type == "peer.paired")
+    return {str(body.get("peer")): str(body.get("fingerprint")) for body in bodies if body}
+
+
+def _body(entry: Entry) -> dict[str, Any]:
+    """What an entry says; nothing if it is damaged, which the verdict names."""
+    try:
+        body = parse(entry.leaf)
+    except (NotCanonical, AttributeError):  # in a damaged store it may be a text
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _asked(node: Node, peer: Identity, verdict: Verdict) -> bool:
+    """Ask a witness about a log that is in order here; whether it answered."""
+    if not verdict.ok:
+        return False
+    try:
+        cosigned = witnessing.ask(node, peer)
+    except (LogRolledBack, SplitView) as found:
+        verdict.report.add(f"witness {peer.name}", found.message)
+        return True
+    if cosigned:
+        verdict.report.cosigned[VerifierKey.parse(peer.witness_key).name] = verdict.report.size
+    return cosigned
 
 
 def print_log(node: Node, console: Console, *, as_json: bool) -> None:
@@ -53,9 +81,9 @@ def print_log(node: Node, console: Console, *, as_json: bool) -> None:
     with node.reading() as conn:
         for entry in node.log.entries(conn):
             if as_json:
-                print(json.dumps({"index": entry.index, "entry": parse(entry.leaf)}))
+                print(json.dumps({"index": entry.index, "entry": _body(entry)}))
                 continue
-            body = {key: value for key, value in parse(entry.leaf).items() if key not in _HIDDEN}
+            body = {key: value for key, value in _body(entry).items() if key not in _HIDDEN}
             text = ", ".join(f"{key} {_short(value)}" for key, value in sorted(body.items()))
             console.print(f"{entry.index:>6}  {entry.time}  {entry.type:20} {escape(text)}")
 

@@ -1,14 +1,16 @@
 """The partners this node is paired with, and the invitations it has out."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography import x509
 from sqlalchemy import Column, Connection, String, Table, insert, select, update
 
+from compliance.errors import StoreDamaged
 from compliance.store import metadata
-from parties.errors import InvitationError, UnknownPeer
+from parties.errors import HandshakeRefused, InvitationError, UnknownPeer
 from parties.identity import INVITATION, Identity, check_issued, refused, san_of
 
 _peers = Table(
@@ -29,19 +31,59 @@ _invitations = Table(
 
 
 def all_peers(conn: Connection) -> list[Identity]:
-    rows = conn.execute(select(_peers.c.identity).order_by(_peers.c.name))
-    return [Identity.from_json(json.loads(text)) for (text,) in rows]
+    """By name. Raises StoreDamaged."""
+    rows = conn.execute(select(_peers.c.name, _peers.c.identity).order_by(_peers.c.name))
+    return [_read(*row) for row in rows]
+
+
+def audit(
+    conn: Connection, paired: Mapping[str, str]
+) -> tuple[list[Identity], list[tuple[str, str]]]:
+    """The partners that are still what was paired, and what is wrong with the others.
+
+    paired: fingerprints by name, as the log has them.
+    """
+    sound, findings = [], []
+    query = select(_peers.c.name, _peers.c.identity)
+    rows = {row.name: row.identity for row in conn.execute(query)}
+    for name, text in rows.items():
+        try:
+            identity = _read(name, text)
+        except StoreDamaged as error:
+            findings.append((f"partner {name}", error.message))
+            continue
+        if identity.fingerprint == paired.get(name):
+            sound.append(identity)
+        else:
+            findings.append((f"partner {name}", "it is not whom the log says was paired"))
+    gone = paired.keys() - rows.keys()
+    findings += [(f"partner {name}", "it was paired and is missing") for name in sorted(gone)]
+    return sound, findings
+
+
+def _read(name: str, text: str) -> Identity:
+    """The identity in a row of that name. Raises StoreDamaged."""
+    try:
+        identity = Identity.from_json(json.loads(text))
+        if identity.name == name:
+            return identity
+    except (TypeError, ValueError, HandshakeRefused):
+        pass
+    raise StoreDamaged(
+        f"What was pinned of the partner {name!r} was changed.",
+        "Stop the node, keep the store as evidence and run `concordat audit verify`.",
+    )
 
 
 def find_peer(conn: Connection, name: str) -> Identity:
-    """The pinned identity. Raises UnknownPeer."""
+    """The pinned identity. Raises UnknownPeer, StoreDamaged."""
     text = conn.execute(select(_peers.c.identity).where(_peers.c.name == name)).scalar()
     if text is None:
         raise UnknownPeer(
             f"This node is not paired with {name!r}.",
             "Pair with it first: `concordat pair invite` there, `concordat pair accept` here.",
         )
-    return Identity.from_json(json.loads(text))
+    return _read(name, text)
 
 
 def pin(conn: Connection, identity: Identity, own: Identity, now: datetime) -> bool:

@@ -1,6 +1,7 @@
 """Each node is the witness of its partners' logs: ask for cosignatures, and give them."""
 
 from compliance import witness
+from compliance.errors import MalformedNote, UnverifiedNote, WitnessRefused
 from compliance.note import VerifierKey
 from parties.errors import PeerRefused, PeerUnreachable
 from parties.identity import Identity
@@ -12,8 +13,8 @@ _TRIES = 3  # the witness may have seen more than we know of, once; then it is c
 def ask(node: Node, peer: Identity) -> bool:
     """Have the partner cosign our latest checkpoint; whether it did.
 
-    A partner that does not answer is asked again after the next run. Raises SplitView and
-    LogRolledBack: then one of the two logs was rewritten.
+    A partner that does not, or whose answer is none, is asked again after the next run. Raises
+    SplitView and LogRolledBack: then one of the two logs was rewritten.
     """
     key = VerifierKey.parse(peer.witness_key)
     with node.reading() as conn:
@@ -30,7 +31,7 @@ def ask(node: Node, peer: Identity) -> bool:
                 if size is None:
                     return True
                 seen = size
-    except (PeerUnreachable, PeerRefused) as error:
+    except (PeerUnreachable, PeerRefused, WitnessRefused, MalformedNote, UnverifiedNote) as error:
         node.logger.warning("%s did not cosign: %s", peer.name, error.message)
     return False
 

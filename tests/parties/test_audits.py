@@ -1,0 +1,124 @@
+"""An officer's verdict on a whole node: the store, the partners pinned in it, and its witnesses."""
+
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+from conftest import make
+from rich.console import Console
+
+from compliance.errors import StoreDamaged
+from parties import audits
+from parties.node import Node
+
+
+def tamper(node: Node, statement: str, *values: object) -> None:
+    """Change the store behind the program's back."""
+    with sqlite3.connect(node.home.path / "concordat.db") as conn:
+        assert conn.execute(statement, values).rowcount > 0
+    conn.close()
+
+
+def findings(node: Node) -> list[str]:
+    return audits.verify(node, offline=True)[0].report.findings
+
+
+def test_a_new_node_passes(bank: Node) -> None:
+    verdict, silent = audits.verify(bank)
+    assert verdict.ok, verdict.report.findings
+    assert silent == []
+    assert "1 entries is whole and cosigned by nobody yet" in str(verdict)
+
+
+def test_partners_that_serve_are_asked(paired: tuple[Node, Node]) -> None:
+    bank, _ = paired
+    verdict, silent = audits.verify(bank)
+    assert verdict.ok
+    assert silent == []
+    assert verdict.report.cosigned == {"shop.concordat/witness": 2}
+    assert audits.verify(bank, offline=True)[1] == ["shop"]
+
+
+@pytest.mark.parametrize("field", ["address", "authority_pem", "signing_key", "log_key", "sector"])
+def test_whoever_is_pinned_is_whom_the_log_says_was_paired(
+    paired: tuple[Node, Node], field: str
+) -> None:
+    bank, shop = paired
+    changed = shop.identity.to_json()
+    changed[field] = bank.identity.to_json()[field]
+    tamper(bank, "UPDATE peers SET identity = ?", json.dumps(changed))
+    assert any(found.startswith("partner shop: ") for found in findings(bank))
+
+
+@pytest.mark.parametrize(
+    ("statement", "finding"),
+    [
+        ("UPDATE peers SET identity = '{'", "What was pinned of the partner 'shop' was changed."),
+        ("UPDATE peers SET identity = x'00'", "What was pinned of the partner 'shop' was changed."),
+        ("UPDATE peers SET identity = '[]'", "What was pinned of the partner 'shop' was changed."),
+        ("DELETE FROM peers", "it was paired and is missing"),
+        ("UPDATE peers SET name = 'store'", "it was paired and is missing"),
+    ],
+)
+def test_changed_rows_of_partners_are_named(
+    paired: tuple[Node, Node], statement: str, finding: str
+) -> None:
+    bank, _ = paired
+    tamper(bank, statement)
+    assert f"partner shop: {finding}" in findings(bank)
+
+
+def test_a_stranger_in_the_table_is_named(paired: tuple[Node, Node], tmp_path: Path) -> None:
+    bank, _ = paired
+    stranger = json.dumps(make(tmp_path, "stranger").identity.to_json())
+    tamper(bank, "INSERT INTO peers VALUES ('stranger', ?, '2026')", stranger)
+    assert findings(bank) == ["partner stranger: it is not whom the log says was paired"]
+
+
+def test_a_changed_partner_is_an_error_with_a_number(paired: tuple[Node, Node]) -> None:
+    bank, _ = paired
+    tamper(bank, "UPDATE peers SET identity = '{'")
+    for look in (bank.peers, lambda: bank.peer("shop")):
+        with pytest.raises(StoreDamaged, match="'shop'"):
+            look()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE log_entries SET leaf_hash = 'text'",
+        "UPDATE log_entries SET leaf = 'text'",
+        'DELETE FROM log_entries WHERE "index" = 0',
+        "UPDATE log_nodes SET hash = zeroblob(32)",
+        "UPDATE checkpoints SET note = x'00'",
+    ],
+)
+def test_a_damaged_log_gets_a_verdict_although_nobody_can_be_asked(
+    paired: tuple[Node, Node], statement: str
+) -> None:
+    bank, _ = paired
+    tamper(bank, statement)
+    assert not audits.verify(bank)[0].ok
+    audits.print_log(bank, Console(quiet=True), as_json=False)
+
+
+def test_a_witness_that_refuses_is_no_finding(paired: tuple[Node, Node]) -> None:
+    bank, shop = paired
+    tamper(shop, "DELETE FROM peers")
+    verdict, silent = audits.verify(bank)
+    assert verdict.ok
+    assert silent == ["shop"]
+
+
+def test_an_old_copy_of_the_store_is_found(paired: tuple[Node, Node], tmp_path: Path) -> None:
+    bank, _ = paired
+    with sqlite3.connect(bank.home.path / "concordat.db") as store:
+        old = sqlite3.connect(tmp_path / "old.db")
+        store.backup(old)
+    bank.renew_certificate()
+    assert audits.verify(bank)[0].ok
+    with sqlite3.connect(bank.home.path / "concordat.db") as store:
+        old.backup(store)
+    (finding,) = audits.verify(bank)[0].report.findings
+    assert finding.startswith("witness shop: A witness has seen 3 entries of this log")
