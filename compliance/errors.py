@@ -136,6 +136,12 @@ class AgreementBroken(ConcordatError):
     code = "E306"
 
 
+class AgreementAmbiguous(ConcordatError):
+    """There are several versions, and it was not said which is meant."""
+
+    code = "E307"
+
+
 class AgreementRefusal(ConcordatError):
     """The agreement does not allow this job; `clause` is the path of what says so."""
 

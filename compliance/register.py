@@ -25,6 +25,7 @@ from sqlalchemy import (
 
 from compliance.agreement import Agreement
 from compliance.errors import (
+    AgreementAmbiguous,
     AgreementBroken,
     AgreementConflict,
     AgreementInvalid,
@@ -196,6 +197,22 @@ def find(conn: Connection, name: str, version: int | None = None) -> Registered:
             "List the agreements with `concordat agreement show`, or propose this one.",
         )
     return registered(row)
+
+
+def one(conn: Connection, name: str, version: int | None = None) -> Registered:
+    """The version named, or the only one there is: what is signed has to be what was read.
+
+    Raises as `find`, and AgreementAmbiguous (E307) where a version has to be named.
+    """
+    table = agreements.c
+    query = select(table.version).where(table.agreement == name).order_by(table.version)
+    versions = conn.execute(query).scalars().all()
+    if version is None and len(versions) > 1:
+        raise AgreementAmbiguous(
+            f"There are several versions of {name}: {', '.join(map(str, versions))}.",
+            "Read the one you mean with `concordat agreement show --version N`, then sign that.",
+        )
+    return find(conn, name, version)
 
 
 def every(conn: Connection) -> list[Registered]:

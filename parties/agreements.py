@@ -1,6 +1,7 @@
 """Agreements between this node and a partner: propose, receive, sign, show."""
 
 import getpass
+import os
 from pathlib import Path
 
 from compliance import register
@@ -20,7 +21,7 @@ def propose(node: Node, path: Path) -> Agreement:
     """
     agreement = Agreement.from_yaml(read_document(path))
     peer = node.peer(other_party(node, agreement))
-    ours, person, now = _register(node), getpass.getuser(), node.now()
+    ours, person, now = _register(node), _person(), node.now()
     with node.writing() as conn:
         held = ours.propose(conn, agreement, by=person, time=now)
         held = ours.sign(conn, held, node.signing_key, by=person, time=now)
@@ -29,18 +30,18 @@ def propose(node: Node, path: Path) -> Agreement:
     return agreement
 
 
-def sign(node: Node, name: str) -> Agreement:
+def sign(node: Node, name: str, version: int | None = None) -> Registered:
     """Sign what the partner has offered, and tell it; again, if it was not delivered.
 
-    Raises AgreementUnknown, NotDelivered, PeerRefused.
+    Raises AgreementUnknown, AgreementAmbiguous, NotDelivered, PeerRefused.
     """
-    ours, person = _register(node), getpass.getuser()
+    ours, person = _register(node), _person()
     with node.writing() as conn:
-        held = register.find(conn, name)
+        held = register.one(conn, name, version)
         held = ours.sign(conn, held, node.signing_key, by=person, time=node.now())
         node.log.checkpoint(conn)
     _offer(node, node.peer(other_party(node, held.agreement)), held)
-    return held.agreement
+    return find(node, name, held.agreement.version)
 
 
 def receive(node: Node, peer: Identity, envelope: bytes) -> bytes:
@@ -63,10 +64,10 @@ def every(node: Node) -> list[Registered]:
         return register.every(conn)
 
 
-def find(node: Node, name: str) -> Registered:
-    """The latest version. Raises AgreementUnknown, AgreementBroken."""
+def find(node: Node, name: str, version: int | None = None) -> Registered:
+    """A version, by default the latest. Raises AgreementUnknown, AgreementBroken."""
     with node.reading() as conn:
-        return register.find(conn, name)
+        return register.find(conn, name, version)
 
 
 def unsigned(node: Node, held: Registered) -> list[str]:
@@ -116,6 +117,14 @@ def _offer(node: Node, peer: Identity, held: Registered) -> None:
         raise PeerRefused(
             f"{peer.name} answered with another agreement.", "Ask the partner to look into it."
         )
+
+
+def _person() -> str:
+    """Who is at the keyboard, for the log."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # in a container a user may have no name
+        return f"user {os.getuid()}"
 
 
 def _register(node: Node) -> Register:

@@ -261,10 +261,16 @@ def propose(
 def sign(
     home: HomePath,
     agreement_id: Annotated[str, typer.Argument(metavar="AGREEMENT", help="Its name.")],
+    version: Annotated[
+        int | None, typer.Option(help="Which version; needed where there are several.")
+    ] = None,
 ) -> None:
     """Sign an agreement the partner has offered, and tell the partner."""
-    signed = agreements.sign(Node.open(Home(home)), agreement_id)
-    out.print(f"[bold]{signed.agreement}[/] version {signed.version} is in force: both signed.")
+    opened = Node.open(Home(home))
+    signed = agreements.sign(opened, agreement_id, version)
+    missing = agreements.unsigned(opened, signed)
+    state = f"signed here; {' and '.join(missing)} has not" if missing else "in force: both signed"
+    out.print(f"[bold]{agreement_id}[/] version {signed.agreement.version} is {state}.")
 
 
 @agreement.command()
@@ -274,6 +280,7 @@ def show(
     agreement_id: Annotated[
         str | None, typer.Argument(metavar="[AGREEMENT]", help="Without it: all of them.")
     ] = None,
+    version: Annotated[int | None, typer.Option(help="By default the latest.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """An agreement in words, with its signatures; or a list of all."""
@@ -296,7 +303,7 @@ def show(
                 f"{one['agreement']:24} {one['version']:>3}  {one['state']:9} {one['purpose']}"
             )
         return
-    held = agreements.find(opened, agreement_id)
+    held = agreements.find(opened, agreement_id, version)
     if as_json:
         print(held.agreement.document.decode())
         return

@@ -7,6 +7,7 @@ from sqlalchemy import update
 from compliance.agreement import Agreement
 from compliance.canonical import parse
 from compliance.errors import (
+    AgreementAmbiguous,
     AgreementBroken,
     AgreementConflict,
     AgreementInvalid,
@@ -23,6 +24,7 @@ from compliance.register import (
     every,
     find,
     in_force,
+    one,
     unsigned,
 )
 from compliance.signing import Envelope, SigningKey, keyid
@@ -98,6 +100,20 @@ def test_an_older_version_stays_in_force_until_the_newer_is_signed(bank, partner
         assert find(conn, "credit-2026", 1).state == SIGNED
         with pytest.raises(AgreementUnknown, match="version 3"):
             find(conn, "credit-2026", 3)
+
+
+def test_which_of_several_versions_is_meant_has_to_be_said(bank, partner):
+    register = bank.register(partner)
+    newer = Agreement.from_yaml(YAML.replace("version: 1", "version: 2"))
+    with write(bank.engine) as conn:
+        with pytest.raises(AgreementUnknown):
+            one(conn, "credit-2026")
+        register.receive(conn, offer(partner.key), sender="partner", time=NOW)
+        assert one(conn, "credit-2026").agreement == AGREEMENT
+        register.receive(conn, offer(partner.key, newer), sender="partner", time=NOW)
+        with pytest.raises(AgreementAmbiguous, match="credit-2026: 1, 2"):
+            one(conn, "credit-2026")
+        assert one(conn, "credit-2026", 1).agreement == AGREEMENT
 
 
 def test_a_version_means_one_document(bank, partner):

@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -109,7 +108,7 @@ def agree(bank: Node, shop: Node, *, version: int = 1, partner_learns: str = "si
     path = bank.home.path / "agreement.yaml"
     path.write_text(AGREEMENT.format(version=version, partner_learns=partner_learns))
     agreements.propose(bank, path)
-    agreements.sign(shop, "offers")
+    agreements.sign(shop, "offers", version)
 
 
 def pair(bank: Node, shop: Node) -> None:
@@ -226,3 +225,8 @@ def log_of(node: Node, run: str) -> list[dict[str, Any]]:
     """The log's entries about a run."""
     with node.reading() as conn:
         return [json.loads(entry.leaf) for entry in node.log.entries(conn) if entry.run == run]
+
+
+def run_threads() -> list[str]:
+    """What is left of runs in this process."""
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("run")]
