@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -30,6 +30,16 @@ AUTHORITY_LIFETIME = timedelta(days=3653)
 NODE_LIFETIME = timedelta(days=397)
 INVITATION_LIFETIME = timedelta(hours=72)
 _CLOCK_SKEW = timedelta(minutes=10)
+
+# What cryptography raises for a certificate's bytes, at once or when a part of it is first read.
+UNREADABLE = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.ExtensionNotFound,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 
 
 @dataclass(frozen=True)
@@ -161,11 +171,14 @@ def load_authority(pem: str) -> x509.Certificate:
     try:
         certificate = x509.load_pem_x509_certificate(pem.encode())
         constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
+        key = certificate.public_key()
+    except UNREADABLE as error:
         raise refused("its authority's certificate cannot be read") from error
-    key = certificate.public_key()
     if not (constraints.ca and isinstance(key, ec.EllipticCurvePublicKey)):
         raise refused("its authority's certificate is not an authority's")
+    # TLS is given all partners' authorities as one text: none may bring others or break the rest.
+    if certificate_pem(certificate) != pem.encode():
+        raise refused("its authority is not one certificate and nothing else")
     return certificate
 
 
@@ -177,7 +190,7 @@ def check_issued(leaf: x509.Certificate, authority_pem: str) -> None:
     """
     try:
         leaf.verify_directly_issued_by(load_authority(authority_pem))
-    except (ValueError, TypeError, InvalidSignature) as error:
+    except (*UNREADABLE, TypeError, InvalidSignature) as error:
         raise refused("its certificate is not from the authority pinned for its name") from error
 
 
@@ -185,7 +198,7 @@ def san_of(leaf: x509.Certificate) -> str:
     """The one DNS name a certificate speaks for. Raises HandshakeRefused."""
     try:
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
+    except UNREADABLE as error:
         raise refused("its certificate names no one") from error
     dns = names.get_values_for_type(x509.DNSName)
     if len(dns) != 1 or len(names) != 1:

@@ -11,7 +11,7 @@ from sqlalchemy import Column, Connection, String, Table, insert, select, update
 from compliance.errors import StoreDamaged
 from compliance.store import metadata
 from parties.errors import HandshakeRefused, InvitationError, UnknownPeer
-from parties.identity import INVITATION, Identity, check_issued, refused, san_of
+from parties.identity import INVITATION, UNREADABLE, Identity, check_issued, refused, san_of
 
 _peers = Table(
     "peers",
@@ -154,7 +154,7 @@ def authenticate(conn: Connection, leaf_pem: bytes, own_authority_pem: str) -> C
     """Who a client certificate speaks for. Raises HandshakeRefused, UnknownPeer."""
     try:
         leaf = x509.load_pem_x509_certificate(leaf_pem)
-    except ValueError as error:
+    except UNREADABLE as error:
         raise refused("its certificate cannot be read") from error
     name = san_of(leaf)
     if name == INVITATION:
