@@ -5,6 +5,7 @@ is the canonical JSON of the document as written, so nothing here fills in a val
 """
 
 import hashlib
+import math
 import re
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -29,6 +30,7 @@ from compliance.errors import AgreementInvalid, AgreementRefusal, JobInvalid
 from protos.errors import ConcordatError
 
 MINIMUM_GROUP_FLOOR = 10  # docs/adr/0031: a smaller group shields nobody
+MAX_SEGMENTS = 10_000
 RUN_WINDOW = timedelta(hours=24)  # what limits.runs_per_day counts over
 
 Token = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$")]
@@ -304,6 +306,8 @@ class Agreement(_Document):
             raise ValueError("data: both sides should use the same identifier")
         if self.jobs.insight and not (self.segmentation and self.data.partner.features):
             raise ValueError("jobs.insight: needs segmentation and data.partner.features")
+        if math.prod(len(axis.labels) for axis in self.segmentation) > MAX_SEGMENTS:
+            raise ValueError(f"segmentation: makes more than {MAX_SEGMENTS} segments")
         _check_distinct([axis.label for axis in self.segmentation], "segmentation: labels")
         return self
 

@@ -106,6 +106,16 @@ def test_an_insight_needs_segments_and_features():
         Agreement.from_yaml(text)
 
 
+def test_segments_have_a_limit():
+    document = json.loads(AGREEMENT.document)
+    values = [str(value) for value in range(100)]
+    axes = [{"label": f"axis{i}", "column": "c", "values": values} for i in range(2)]
+    Agreement.from_yaml(yaml.safe_dump(document | {"segmentation": axes}))
+    more = [*axes, {"label": "more", "column": "c", "values": ["a", "b"]}]
+    with pytest.raises(AgreementInvalid, match="more than 10000 segments"):
+        Agreement.from_yaml(yaml.safe_dump(document | {"segmentation": more}))
+
+
 def test_a_partner_cannot_send_other_than_canonical_json():
     with pytest.raises(NotCanonical):
         Agreement.from_document(AGREEMENT.document + b" ")
