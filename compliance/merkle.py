@@ -158,7 +158,7 @@ def verify_consistency(
     if not 0 <= old <= new:
         raise _invalid("consistency", "the old tree is larger than the new one")
     if old in {0, new}:
-        if proof or old_root != (new_root if old else EMPTY_ROOT):
+        if proof or (old == 0 and old_root != EMPTY_ROOT) or (old == new and old_root != new_root):
             raise _invalid("consistency", "it does not lead to both roots")
         return
     path = list(proof)

@@ -69,6 +69,8 @@ class Request:
     @classmethod
     def parse(cls, body: bytes) -> Self:
         """Raises MalformedProof or MalformedNote. Nothing is verified yet."""
+        if len(body) > MAX_REQUEST:
+            raise _malformed()
         head, _, checkpoint = body.partition(b"\n\n")
         try:
             first, *lines = head.decode().split("\n")
@@ -76,7 +78,7 @@ class Request:
             old, proof = from_decimal(number), parse_hashes(lines)
         except ValueError as error:
             raise _malformed() from error
-        if label != "old" or len(body) > MAX_REQUEST:
+        if label != "old":
             raise _malformed()
         return cls(old, proof, Checkpoint.parse(checkpoint))
 

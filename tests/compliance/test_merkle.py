@@ -112,6 +112,16 @@ def test_mutated_consistency_proofs_are_rejected(new):
             merkle.verify_consistency(old, ROOTS[old], new, ROOTS[new - 1], proof)
 
 
+def test_two_empty_trees_have_one_root():
+    for old_root, new_root in (
+        (merkle.EMPTY_ROOT, ROOTS[1]),
+        (ROOTS[1], merkle.EMPTY_ROOT),
+        (ROOTS[1],) * 2,
+    ):
+        with pytest.raises(InvalidProof):
+            merkle.verify_consistency(0, old_root, 0, new_root, [])
+
+
 def test_the_empty_tree_is_a_prefix_of_every_tree():
     for new in SIZES:
         assert merkle.consistency_proof(0, new, NODES) == []
