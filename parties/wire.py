@@ -170,6 +170,7 @@ class StreamTransport:
 
     def close(self) -> None:
         """End the call on both sides, at once."""
+        self._finished.set()
         if self._call is not None:
             self._call.cancel()
 
@@ -238,7 +239,7 @@ def _translate(error: Any, name: str) -> ConcordatError:
         try:
             fields = json.loads(error.details())
             message, code = str(fields["message"])[:500], str(fields["code"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             message, code = "it gave no reason", ""
         message = "".join(filter(str.isprintable, message))
         code = code if re.fullmatch(r"E[0-9]{3}", code) else "E699"

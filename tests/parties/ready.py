@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from parties import agreements, consents, pairing, session
+from parties import agreements, consents, pairing, runs, session
 from parties.node import Node
 from protos.errors import ConcordatError
 
@@ -208,15 +208,24 @@ class Watch:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._before = {row["id"] for row in node.runs()}
+        self._before = len(node.runs())
 
     def new(self) -> list[dict[str, Any]]:
-        rows = [row["id"] for row in self._node.runs() if row["id"] not in self._before]
-        return [self._node.find_run(run) for run in rows]
+        """Oldest first."""
+        with self._node.reading() as conn:
+            rows = conn.exec_driver_sql(
+                "SELECT id FROM runs ORDER BY rowid LIMIT -1 OFFSET ?", (self._before,)
+            )
+            return [runs.find_run(conn, run) for (run,) in rows.all()]
 
     def ended(self, count: int = 1) -> list[dict[str, Any]]:
-        """So many runs, in no order, once none is under way."""
-        until(lambda: len(self.new()) >= count and all(row["ended_at"] for row in self.new()))
+        """So many runs, once none is under way."""
+
+        def over() -> bool:
+            new = self.new()
+            return len(new) >= count and all(row["ended_at"] for row in new)
+
+        until(over)
         assert len(self.new()) == count
         return self.new()
 
@@ -224,7 +233,10 @@ class Watch:
 def log_of(node: Node, run: str) -> list[dict[str, Any]]:
     """The log's entries about a run."""
     with node.reading() as conn:
-        return [json.loads(entry.leaf) for entry in node.log.entries(conn) if entry.run == run]
+        rows = conn.exec_driver_sql(
+            'SELECT leaf FROM log_entries WHERE run = ? ORDER BY "index"', (run,)
+        )
+        return [json.loads(leaf) for (leaf,) in rows.all()]
 
 
 def run_threads() -> list[str]:

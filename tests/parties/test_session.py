@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-import threading
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from ready import (
+    AGREEMENT,
     ASKED_CUSTOMERS,
     ASKED_SHOPPERS,
     SHARED,
@@ -21,6 +21,7 @@ from ready import (
     paused,
     phones,
     run,
+    run_threads,
     shoppers,
     until,
     withdraw,
@@ -141,7 +142,7 @@ def test_the_intent_is_in_both_logs_before_any_data(lasting: Nodes) -> None:
 
 
 def test_both_logs_verify_and_each_has_cosigned_the_others(lasting: Nodes) -> None:
-    bank, shop = lasting
+    bank, _ = lasting
     run(bank, "overlap")
     for node in lasting:
         verdict, not_asked = audits.verify(node)
@@ -192,7 +193,7 @@ def test_a_run_is_not_run_for_ever(ready: Nodes) -> None:
 
 
 def test_consent_that_expires_during_the_run_counts_as_ended(ready: Nodes) -> None:
-    bank, shop = ready
+    bank, _ = ready
     soon = (bank.now() + pd.Timedelta(seconds=60)).isoformat(timespec="seconds")
     others = consent_table(phones(0, 5), "shop", "profile", expires_at=soon)
     import_consents(bank, others)
@@ -268,8 +269,6 @@ def test_an_expired_agreement_is_refused(ready: Nodes) -> None:
 def test_an_unsigned_agreement_is_refused(paired: Nodes) -> None:
     bank, _ = paired
     path = bank.home.path / "agreement.yaml"
-    from ready import AGREEMENT
-
     path.write_text(AGREEMENT.format(version=1, partner_learns="size"))
     agreements.propose(bank, path)
     assert refusal(bank).code == "E305"
@@ -315,7 +314,7 @@ def test_the_partner_does_not_start_jobs(lasting: Nodes) -> None:
 
 
 def test_a_second_job_has_to_wait(lasting: Nodes) -> None:
-    bank, shop = lasting
+    bank, _ = lasting
     with paused(bank, "overlap", "hash ids") as (running, _):
         with pytest.raises(ConcordatError, match="bank's node is in another run") as busy:
             run(bank, "overlap")
@@ -327,14 +326,13 @@ def test_a_second_job_has_to_wait(lasting: Nodes) -> None:
 def test_a_busy_partner_says_so(lasting: Nodes) -> None:
     bank, shop = lasting
     watch = Watch(bank)
-    with shop.one_run(), pytest.raises(ConcordatError, match="E621.*shop's node is in another run"):
+    with (
+        shop.one_run(),
+        pytest.raises(ConcordatError, match=r"E621.*shop's node is in another run"),
+    ):
         run(bank, "overlap")
     assert watch.ended()[0]["state"] == "failed"
     assert run(bank, "overlap")["state"] == "completed"
-
-
-def run_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("run")]
 
 
 @pytest.mark.parametrize("stage", ["read table", "sign intent", "blind ids", "receive own ids"])
