@@ -25,7 +25,7 @@ from pydantic import (
 )
 
 from compliance.canonical import canonical, parse
-from compliance.document import MAX_CHARACTERS, load
+from compliance.document import MAX_CHARACTERS, load, shown
 from compliance.errors import AgreementInvalid, AgreementRefusal, JobInvalid
 from protos.errors import ConcordatError
 
@@ -49,6 +49,13 @@ def _time(value: object) -> datetime:
     raise ValueError("should be a time such as 2026-01-01T00:00:00+08:00")
 
 
+def _number(value: object) -> Decimal:
+    # Text would be read as well, "1E+999999999" and other digits than ASCII's included.
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return Decimal(str(value))
+    raise ValueError("should be a number")
+
+
 def _release(value: object) -> object:
     if value == "noised":
         raise ValueError("noised is not yet there; only exact is")
@@ -56,6 +63,7 @@ def _release(value: object) -> object:
 
 
 Time = Annotated[AwareDatetime, BeforeValidator(_time)]
+Number = Annotated[Decimal, BeforeValidator(_number)]
 
 
 class _Model(BaseModel):
@@ -115,8 +123,8 @@ class Validity(_Model):
 class Share(_Model):
     """The condition whose share is asked for: above < value <= up_to."""
 
-    above: Decimal | None = None
-    up_to: Decimal | None = None
+    above: Number | None = None
+    up_to: Number | None = None
 
 
 class Feature(_Model):
@@ -127,10 +135,10 @@ class Feature(_Model):
 
     kind: Literal["numeric"] = "numeric"
     unit: Text | None = None
-    lower: Decimal
-    upper: Decimal
+    lower: Number
+    upper: Number
     decimals: Annotated[int, Field(ge=0, le=9)]
-    bins: Annotated[tuple[Decimal, ...], Field(max_length=100)] = ()
+    bins: Annotated[tuple[Number, ...], Field(max_length=100)] = ()
     share: Share | None = None
 
     @property
@@ -186,7 +194,7 @@ class Band(_Model):
     """Values up to and including `upper`, above the band before; the last band is open."""
 
     label: Text
-    upper: Decimal | None = None
+    upper: Number | None = None
 
 
 class Axis(_Model):
@@ -428,6 +436,8 @@ def disclosure(agreement: Agreement, job: Job) -> dict[str, list[str]]:
 
 # Reading
 
+_SHOWN = 10  # problems of a document; there may be thousands
+
 
 def _check_distinct(names: Iterable[str], what: str) -> None:
     names = list(names)
@@ -436,10 +446,13 @@ def _check_distinct(names: Iterable[str], what: str) -> None:
 
 
 def _problems(error: ValidationError) -> list[str]:
-    """Each problem as `path: what is wrong`, without the values given."""
+    """The first problems as `path: what is wrong`, without the values given."""
     lines = []
-    for problem in error.errors(include_url=False, include_input=False):
-        path = "".join(f"[{at + 1}]" if isinstance(at, int) else f".{at}" for at in problem["loc"])
+    problems = error.errors(include_url=False, include_input=False)
+    for problem in problems[:_SHOWN]:
+        path = "".join(
+            f"[{at + 1}]" if isinstance(at, int) else f".{shown(at)}" for at in problem["loc"]
+        )
         context = problem.get("ctx", {})
         match problem["type"]:
             case "missing":
@@ -461,4 +474,6 @@ def _problems(error: ValidationError) -> list[str]:
             case _:
                 what = problem["msg"].replace("Input should", "should")
         lines.append(f"{path[1:]}: {what}" if path else what)
+    if len(problems) > _SHOWN:
+        lines.append(f"and {len(problems) - _SHOWN} more")
     return lines

@@ -36,6 +36,11 @@ def load(text: str) -> dict[str, Any]:
     return value
 
 
+def shown(name: str) -> str:
+    """A document's own word as a message may hold it: cut short and kept printable."""
+    return "".join(filter(str.isprintable, name))[:64]
+
+
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (PyYAML's own class attribute)
     depth = 0
@@ -60,7 +65,7 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, str):
                 raise _refusal(key_node, "a name must be text; put it in quotes")
             if key in mapping:
-                raise _refusal(key_node, f"{key} is given twice")
+                raise _refusal(key_node, f"{shown(key)} is given twice")
             mapping[key] = self.construct_object(value_node, deep=deep)
         return mapping
 

@@ -95,6 +95,30 @@ def test_a_wrong_agreement_is_refused_by_its_place(old, new, problem):
         Agreement.from_yaml(YAML.replace(old, new, 1))
 
 
+@pytest.mark.parametrize(
+    "number",
+    ["1E+999999999", "1E-999999999999999999", "1_0", "\u0661", " 1 ", "1", "NaN", True, None, [1]],
+)
+def test_a_bound_is_a_number_and_never_text(number):
+    document = json.loads(AGREEMENT.document)
+    for name in ("lower", "upper"):
+        document["data"]["partner"]["features"]["bill_amt1"][name] = number
+        with pytest.raises(AgreementInvalid, match=f"{name}: should be a number"):
+            Agreement.from_document(canonical(document))
+
+
+def test_a_refusal_is_short_and_printable_whatever_the_document():
+    document = json.loads(AGREEMENT.document)
+    document |= {f"\x1b[31m{number}" + "x" * 100: 1 for number in range(1000)}
+    with pytest.raises(AgreementInvalid, match="is not known here; and 990 more") as refused:
+        Agreement.from_document(canonical(document))
+    assert len(refused.value.message) < 1000
+    assert refused.value.message.isprintable()
+    with pytest.raises(AgreementInvalid, match="given twice") as refused:
+        Agreement.from_yaml(f"{'x' * 100}: 1\n" * 2)
+    assert "x" * 65 not in refused.value.message
+
+
 def test_the_floor_of_the_minimum_group_is_allowed():
     text = YAML.replace("minimum_group: 50", f"minimum_group: {MINIMUM_GROUP_FLOOR}")
     assert Agreement.from_yaml(text).jobs.insight.minimum_group == MINIMUM_GROUP_FLOOR
