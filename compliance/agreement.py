@@ -51,7 +51,7 @@ def _time(value: object) -> datetime:
 
 def _number(value: object) -> Decimal:
     # Text would be read as well, "1E+999999999" and other digits than ASCII's included.
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
         return Decimal(str(value))
     raise ValueError("should be a number")
 
