@@ -159,5 +159,11 @@ class TooManyCalls(ConcordatError):
     code = "E630"
 
 
+class HomeUnusable(ConcordatError):
+    """A file in the node's home cannot be read or written."""
+
+    code = "E631"
+
+
 class InternalError(ConcordatError):
     code = "E699"

@@ -22,7 +22,7 @@ from compliance.vault import VaultKeys, create_key
 from federated import _native
 from federated._native import SecretKey
 from federated.paillier import keys
-from parties import peers, runs
+from parties import peers, results, runs
 from parties.config import Home, Sector
 from parties.errors import Busy, ConfigError, Interrupted, UnknownRun
 from parties.files import write_private
@@ -246,11 +246,23 @@ class Node:
             self._running.release()
 
     def after_restart(self) -> None:
-        """Say of the runs that were under way when the node stopped that they were interrupted."""
+        """Say what became of the runs under way when the node stopped.
+
+        Those whose completion is in the log are complete; the others were interrupted.
+        """
+        now = self.now()
         with self.writing() as conn:
-            for run in runs.mark_interrupted(conn, self.now()):
+            for run in runs.under_way(conn):
+                folder = self.home.run_folder(run)
+                completion = receipt.find(conn, run, "completion")
+                if completion is not None:
+                    report = results.release(folder, completion.to_json())
+                    runs.record_end(conn, run, runs.COMPLETED, report, now)
+                    continue
+                results.discard(folder)
+                runs.record_interrupted(conn, run, now)
                 body = {"run": run, "state": runs.INTERRUPTED, "error": Interrupted.code}
-                self.log.append(conn, "run.ended", body, time=self.now())
+                self.log.append(conn, "run.ended", body, time=now)
             self.log.checkpoint(conn)
 
 

@@ -63,15 +63,14 @@ def record_end(
     )
 
 
-def mark_interrupted(conn: Connection, now: datetime) -> list[str]:
-    """After a restart: the runs that were under way when the node stopped."""
-    lost = list(conn.execute(select(_runs.c.id).where(_runs.c.state == RUNNING)).scalars())
-    for run in lost:
-        reason = {
-            "error": {"code": Interrupted.code, "message": "The node stopped during this run."}
-        }
-        record_end(conn, run, INTERRUPTED, reason, now)
-    return lost
+def under_way(conn: Connection) -> list[str]:
+    """The runs that have no end; after a restart, those that the node was stopped in."""
+    return list(conn.execute(select(_runs.c.id).where(_runs.c.state == RUNNING)).scalars())
+
+
+def record_interrupted(conn: Connection, run: str, now: datetime) -> None:
+    reason = {"error": {"code": Interrupted.code, "message": "The node stopped during this run."}}
+    record_end(conn, run, INTERRUPTED, reason, now)
 
 
 def list_runs(conn: Connection) -> list[dict[str, Any]]:

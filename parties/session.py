@@ -38,17 +38,17 @@ from federated.channel import Channel
 from federated.errors import AnswersDisagree, PeerAborted, ProtocolViolation
 from federated.hooks import Progress, silent
 from federated.identifiers import with_kind
-from parties import agreements, jobs, runs, witnessing
+from parties import agreements, jobs, results, runs, witnessing
 from parties.errors import (
     Busy,
     Cancelled,
+    HomeUnusable,
     InternalError,
     RunTooLong,
     TooManyRows,
     WrongRole,
     WrongVersion,
 )
-from parties.files import write_private
 from parties.identity import Identity
 from parties.node import Node
 from parties.runs import Stages
@@ -326,6 +326,12 @@ class Session:
             yield
         except ConcordatError as error:
             failure = _cancelled() if control.cancelled else error
+        except OSError as error:
+            _logger.exception("run %s failed", self.run)
+            failure = HomeUnusable(
+                f"A file of the node's home could not be read or written: {error.strerror}.",
+                "See that its disk has room and that its user may write there.",
+            )
         except Exception:
             _logger.exception("run %s failed", self.run)
             failure = InternalError("The node failed in this run.", "Look at the node's own log.")
@@ -545,17 +551,16 @@ class Session:
             },
             finished=_time(time),
         )
-        envelope = self._sign_and_record("completion", statement)
+        files = {outcome.file_name: outcome.file} if outcome is not None else {}
+        if salt:
+            files[results.SALT] = salt.hex().encode() + b"\n"
         folder = self.node.home.run_folder(self.run)
-        write_private(folder / "receipt.json", envelope.to_json())
-        self.report["receipt_file"] = str(folder / "receipt.json")
+        with results.kept(folder, files):
+            envelope = self._sign_and_record("completion", statement)
+        self.report |= results.release(folder, envelope.to_json())
         self.report["transcript"] = transcript.hex()
         if outcome is not None:
-            write_private(folder / outcome.file_name, outcome.file)
             self.report["result"] = outcome.summary
-            self.report["result_file"] = str(folder / outcome.file_name)
-        if salt:
-            write_private(folder / "salt", salt.hex().encode() + b"\n")
 
     def _decided(self) -> gate.Decision:
         if self.decision is None:

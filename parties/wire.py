@@ -247,8 +247,6 @@ def _translate(error: Any, name: str) -> ConcordatError:
             f"{name} refused ({code}): {message}",
             f"docs/errors/{code}.md says what it means; the remedy is on {name}'s side or yours.",
         )
-    if error.code() == grpc.StatusCode.CANCELLED:
-        return ConnectionLost("The call was cancelled.", "Run it again when both sides are ready.")
     return PeerUnreachable(
         f"{name}'s node did not answer ({error.code().name.lower()}).",
         f"Check that {name}'s node is serving, that its address is reachable from here, and that "

@@ -26,6 +26,7 @@ from ready import (
     until,
     withdraw,
 )
+from rogue import Rogue, as_bank, as_partner, vanish
 
 from parties import agreements, audits, session
 from parties.node import Node
@@ -403,3 +404,76 @@ def test_what_goes_wrong_here_is_no_business_of_the_others(ready: Nodes) -> None
         assert own["state"] == "failed"
     table.write_text(rows)
     assert run(bank, "overlap")["state"] == "completed"
+
+
+# No result without its receipt
+
+
+def test_ids_are_not_kept_from_a_run_that_the_bank_leaves(ready: Nodes) -> None:
+    bank, shop = ready
+    agree(bank, shop, version=2, partner_learns="ids")
+    watch = Watch(shop)
+    with as_bank(bank, Rogue("commitment", vanish)), pytest.raises(ConcordatError):
+        run(bank, "intersect")
+    (theirs,) = watch.ended()
+    assert theirs["state"] == "failed"
+    assert "result" not in theirs["report"]
+    assert not list(shop.home.run_folder(theirs["id"]).iterdir())
+
+
+def test_a_home_that_cannot_be_written_to_is_said_to_be(lasting: Nodes) -> None:
+    bank, shop = lasting
+
+    def listen(run: str, stage: str, done: int, total: int) -> None:
+        if stage == "sign completion":
+            (bank.home.path / "runs" / run).touch()  # where the folder should be
+
+    ours, theirs = Watch(bank), Watch(shop)
+    with pytest.raises(ConcordatError) as failed:
+        run(bank, "overlap", listen)
+    assert failed.value.code == "E631"
+    assert ours.ended()[0]["state"] == "failed"
+    assert "E631" in theirs.ended()[0]["report"]["error"]["message"]
+    assert run(bank, "overlap")["state"] == "completed"
+
+
+def as_if_killed(node: Node, run: str) -> None:
+    """The run's record and files as they are just before it ends."""
+    folder = node.home.run_folder(run)
+    (folder / "receipt.json").unlink(missing_ok=True)
+    for path in folder.iterdir():
+        path.rename(path.with_name(f"{path.name}.unreleased"))
+    with node.writing() as conn:
+        conn.exec_driver_sql(
+            "UPDATE runs SET state = 'running', ended_at = NULL, report = NULL WHERE id = ?", (run,)
+        )
+
+
+def test_a_result_whose_completion_is_logged_is_released_after_a_restart(ready: Nodes) -> None:
+    bank, _ = ready
+    report = run(bank, "overlap")
+    files = {path.name: path.read_bytes() for path in bank.home.run_folder(report["run"]).iterdir()}
+    as_if_killed(bank, report["run"])
+    bank.after_restart()
+    found = bank.find_run(report["run"])
+    assert found["state"] == "completed"
+    assert found["report"] == {name: report[name] for name in ("receipt_file", "result_file")}
+    after = bank.home.run_folder(report["run"]).iterdir()
+    assert {path.name: path.read_bytes() for path in after} == files
+    assert files.keys() == {"overlap.json", "salt", "receipt.json"}
+
+
+def test_a_result_whose_completion_is_not_logged_is_discarded(ready: Nodes) -> None:
+    bank, _ = ready
+    watch = Watch(bank)
+    with as_partner(Rogue("signature", vanish, number=2)), pytest.raises(ConcordatError):
+        run(bank, "overlap")
+    (lost,) = watch.ended()
+    (bank.home.run_folder(lost["id"]) / "overlap.json").write_text("{}")
+    as_if_killed(bank, lost["id"])
+    bank.after_restart()
+    found = bank.find_run(lost["id"])
+    assert found["state"] == "interrupted"
+    assert found["report"]["error"]["code"] == "E625"
+    assert not list(bank.home.run_folder(lost["id"]).iterdir())
+    assert log_of(bank, lost["id"])[-1]["state"] == "interrupted"
