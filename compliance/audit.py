@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Table, func, select
+from sqlalchemy import Connection, Row, Table, func, select
 
 from compliance.batch import U8, fetch
 from compliance.canonical import parse
@@ -29,8 +29,8 @@ from compliance.errors import LogDamaged, VaultKey
 from compliance.gate import run_inputs
 from compliance.log import checkpoints, log_entries, log_nodes, subtree_leaves, tree_root
 from compliance.note import Checkpoint, VerifierKey
-from compliance.receipt import check, own_section, receipts
-from compliance.register import Keys, agreements, registered, unsigned
+from compliance.receipt import check, own_section, receipts, run_of
+from compliance.register import SIGNED, Keys, agreements, registered, unsigned
 from compliance.signing import Envelope, keyid
 from compliance.store import mistyped
 from compliance.vault import VaultKeys, subjects
@@ -106,7 +106,7 @@ def verify(
     found = {"agreements": 0, "receipts": 0, "consents": 0}
     if sound(agreements):
         found["agreements"] = _check_agreements(conn, report, keys, entries)
-    if sound(receipts, run_inputs, log_entries, log_nodes):
+    if sound(receipts, run_inputs, agreements, log_entries, log_nodes):
         found["receipts"] = _check_receipts(conn, report, keys, log.name, entries)
     if sound(consents, consent_leaves, terms, subjects, subtree_leaves):
         found["consents"] = _check_consents(conn, report, vault, log.name, entries)
@@ -215,30 +215,35 @@ def _check_receipts(
     """Every receipt is signed by both and has its entry, and every such entry its receipt."""
     kinds = ("run.intent", "run.completion")
     logged = {index: body for index, body in entries.items() if body.get("type") in kinds}
+    signed = conn.execute(select(agreements.c.digest).where(agreements.c.state == SIGNED)).scalars()
+    in_force = {digest.hex() for digest in signed}
     released = _said(entries, ("run.release",), "run", "root", "size")
     rows = conn.execute(select(receipts).order_by(receipts.c.entry)).all()
     intents = {row.run: row.envelope for row in rows if row.kind == "intent"}
     for row in rows:
         where = f"{row.kind} of run {row.run}"
         entry = logged.pop(row.entry, {})
-        said = (f"run.{row.kind}", hashlib.sha256(row.envelope).hexdigest())
-        if (entry.get("type"), entry.get("receipt")) != said:
-            report.add(where, f"entry {row.entry} does not hold its digest")
-        for column in ("run", "agreement", "time"):
-            if entry and entry.get(column) != getattr(row, column):
-                report.add(where, f"column {column} differs from entry {row.entry}")
+        for problem in _entry_problems(row, entry):
+            report.add(where, problem)
         try:
             intent = Envelope.from_json(intents.get(row.run, b""))
-            check(Envelope.from_json(row.envelope), intent, keys)
+            envelope = Envelope.from_json(row.envelope)
+            predicate = check(envelope, intent, keys)
             own = own_section(intent, origin)
         except ConcordatError as error:
             report.add(where, error.message)
+            continue
+        if run_of(envelope) != (row.run, row.kind):
+            report.add(where, "its envelope is of another receipt")
             continue
         if row.kind == "completion":
             inputs = own["inputs"]
             if (row.run, inputs["root"], str(inputs["size"])) not in released:
                 report.add(where, "no entry says that the gate released these inputs")
-        elif problem := _inputs_problem(conn, row.run, own, entry):
+            continue
+        if predicate["agreement"]["digest"] not in in_force:
+            report.add(where, "it names no agreement that both have signed")
+        for problem in _inputs_problems(conn, row.run, own, entry):
             report.add(where, problem)
     for index in logged:
         report.add(f"entry {index}", "the receipt it speaks of is missing")
@@ -248,24 +253,36 @@ def _check_receipts(
     return len(rows)
 
 
-def _inputs_problem(
+def _entry_problems(row: Row[Any], entry: dict[str, Any]) -> Iterator[str]:
+    """How a receipt's row differs from its entry in the log."""
+    said = (f"run.{row.kind}", hashlib.sha256(row.envelope).hexdigest())
+    if (entry.get("type"), entry.get("receipt")) != said:
+        yield f"entry {row.entry} does not hold its digest"
+    for column in ("run", "agreement", "time"):
+        if entry and entry.get(column) != getattr(row, column):
+            yield f"column {column} differs from entry {row.entry}"
+
+
+def _inputs_problems(
     conn: Connection, run: str, own: dict[str, Any], entry: dict[str, Any]
-) -> str | None:
-    """What is wrong with what is kept of this side's inputs, if anything."""
+) -> Iterator[str]:
+    """What is wrong with what is kept of this side's inputs to a run."""
     kept = conn.execute(select(run_inputs).where(run_inputs.c.run == run)).one_or_none()
     if kept is None:
-        return "what went into it is not kept"
+        yield "what went into it is not kept"
+        return
     if entry.get("salt") != hashlib.sha256(kept.salt).hexdigest():
-        return "the salt of its inputs is not the one that was logged"
+        yield "the salt of its inputs is not the one that was logged"
     size = len(kept.leaves) // 32
     root = _native.merkle_root(kept.leaves, np.arange(size + 1, dtype=np.uint64) * 32)
     if len(kept.leaves) % 32 or own["inputs"] != {"root": root.hex(), "size": size}:
-        return "what is kept of its inputs is not what was signed"
+        yield "what is kept of its inputs is not what was signed"
     try:
         gate = tree_root(conn, own["log"]["size"])
     except (LogDamaged, TypeError):
         gate = b""
-    return None if gate.hex() == own["log"]["root"] else "the gate's checkpoint is not of this log"
+    if gate.hex() != own["log"]["root"]:
+        yield "the gate's checkpoint is not of this log"
 
 
 def _check_consents(

@@ -186,6 +186,8 @@ def check(envelope: Envelope, intent: Envelope, keys: Mapping[str, bytes]) -> di
         raise _broken("completes another intent")
     if any(keys.get(party) != key for party, key in public.items()):
         raise _broken("names a key that is not the party's pinned one")
+    if len(set(public.values())) < len(sides):
+        raise _broken("is not between two institutions")
     envelope.verify({keyid(key): key for key in public.values()})
     return predicate
 

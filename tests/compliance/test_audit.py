@@ -136,6 +136,8 @@ def test_an_empty_store_is_whole(tmp_path):
         (["DELETE FROM agreements"],
          "entry 0: the agreement it speaks of is not in the register"),
         (["DELETE FROM agreements"],
+         "intent of run {run}: it names no agreement that both have signed"),
+        (["DELETE FROM agreements"],
          "entry 2: the signature it speaks of is not in the register"),
         # the receipts
         (["DELETE FROM receipts WHERE kind = 'completion'"],
@@ -361,6 +363,7 @@ def test_a_bit_that_makes_a_text_unreadable_has_a_number(run):
 
 def test_a_completion_needs_a_release(tmp_path):
     bank, partner = (Institution.create(tmp_path, name) for name in ("bank", "partner"))
+    sign_agreement(bank, partner)
     bank.take({"subject": PEOPLE[0]})
     run = Run(bank, partner, bank.decide(PEOPLE[0]))
     run.begin()

@@ -152,6 +152,18 @@ def test_a_receipt_is_signed_by_both_with_their_pinned_keys(run):
         assert unfinished(conn) == []
 
 
+def test_one_institution_is_not_two(run):
+    statement = parse(run.intent)
+    statement["predicate"]["partner"] |= {"party": "bank", "key": run.bank.key.public.hex()}
+    alone = receipt.signed(canonical(statement), run.bank.key)
+    with pytest.raises(ReceiptBroken, match="two institutions"):
+        check(alone, alone, run.keys)
+    statement["predicate"]["partner"]["party"] = "partner"
+    alone = receipt.signed(canonical(statement), run.bank.key)
+    with pytest.raises(ReceiptBroken, match="two institutions"):
+        check(alone, alone, {**run.keys, "partner": run.bank.key.public})
+
+
 def test_what_is_signed_is_what_the_gate_let_through(run):
     other = Run(run.bank, run.partner, run.bank.decide(person(1)))
     with write(run.bank.engine) as conn, pytest.raises(ReceiptBroken, match="other inputs"):
