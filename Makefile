@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 NATIVE := $(shell find native -name '*.rs' -not -path '*/target/*') native/Cargo.toml native/Cargo.lock
 
-.PHONY: install demo test lint format protos clean
+.PHONY: install demo test lint format protos fuzz clean
 
 install: $(VENV)/.installed
 
@@ -26,6 +26,12 @@ format: $(VENV)/.installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	cargo fmt --manifest-path native/Cargo.toml
+
+# Every parser of peer or file bytes under atheris, each for so many seconds.
+FUZZ_SECONDS ?= 20
+fuzz: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet 'atheris>=3'
+	$(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS)
 
 # The generated stubs are committed; tests/protos checks that they are current.
 protos: $(VENV)/.installed

@@ -1,0 +1,267 @@
+"""What a partner sends a node: identities, invitations, certificates, offers, answers, whole runs.
+
+The node is real, with a store of its own; the partner is paired and has signed an agreement.
+"""
+
+import logging
+import ssl
+from datetime import UTC, datetime
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from google.protobuf.message import DecodeError
+
+from compliance import witness
+from compliance.agreement import Agreement, Job
+from compliance.canonical import timestamp
+from compliance.note import VerifierKey, cosign
+from compliance.register import Register, Registered
+from compliance.witness import Answer
+from fuzz import frames
+from fuzz.documents import AGREEMENT, OVERLAP
+from fuzz.target import Setup, Target
+from parties import agreements, consents, pairing, peers, session, witnessing
+from parties.config import Home
+from parties.identity import INVITATION, INVITATION_LIFETIME, Identity, load_authority
+from parties.node import Node
+from parties.wire import StreamTransport
+from protos.concordat.v1 import peer_pb2
+from protos.concordat.v1.run_pb2 import Hello, Inputs, Signature
+
+_NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+_RUN = "0123456789abcdef" * 2
+_PEOPLE = range(3)
+
+
+def _node(folder: Path, name: str, sector: Any) -> Node:
+    node = Node.create(Home(folder / name), name, sector, None)
+    node.now = lambda: _NOW
+    return node
+
+
+def _pair(folder: Path) -> tuple[Node, Node]:
+    """The bank, whose part the input plays, and the shop's node, which must stand it."""
+    bank, shop = _node(folder, "bank", "bank"), _node(folder, "shop", "ecommerce")
+    for one, other in ((bank, shop), (shop, bank)):
+        with one.writing() as conn:
+            peers.pin(conn, other.identity, one.identity, _NOW)
+    return bank, shop
+
+
+# Before anything is agreed
+
+
+def _identity(folder: Path) -> Target:
+    bank = _node(folder, "bank", "bank")
+
+    def receive(data: bytes) -> None:
+        identity = Identity.from_message(peer_pb2.Identity.FromString(data))
+        assert Identity.from_json(identity.to_json()).fingerprint == identity.fingerprint
+
+    seeds = [bank.identity.to_message().SerializeToString()]
+    return Target(receive, seeds, (*Target.refusals, DecodeError))
+
+
+def _invitation(folder: Path) -> Target:
+    bank, path = _node(folder, "bank", "bank"), folder / "invitation"
+    pairing.invite(bank, path)
+
+    def read(data: bytes) -> None:
+        path.write_bytes(data)
+        pairing._read(path, _NOW)
+
+    return Target(read, [path.read_bytes()])
+
+
+def _certificate(folder: Path) -> Target:
+    """The certificate a client presents, as DER."""
+    bank, shop = _pair(folder)
+    invitation, _ = shop.authority().issue(INVITATION, _NOW, INVITATION_LIFETIME)
+
+    def receive(data: bytes) -> None:
+        pem = ssl.DER_cert_to_PEM_cert(data).encode()
+        with shop.reading() as conn:
+            peers.authenticate(conn, pem, shop.identity.authority_pem)
+
+    return Target(receive, [_der(bank.certificate()), _der(invitation)])
+
+
+def _authority(folder: Path) -> Target:
+    """The certificate that a partner signs its own with, as DER."""
+    bank = _node(folder, "bank", "bank")
+
+    def receive(data: bytes) -> None:
+        load_authority(ssl.DER_cert_to_PEM_cert(data))
+
+    return Target(receive, [_der(bank.authority().certificate)])
+
+
+def _der(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(Encoding.DER)
+
+
+# Unary calls of a paired partner, and its answers
+
+
+def _offered(bank: Node, agreement: Agreement) -> Registered:
+    """An agreement with the bank's signature."""
+    with bank.writing() as conn:
+        register = Register("bank", bank.log, bank.signing_keys())
+        held = register.propose(conn, agreement, by="li", time=_NOW)
+        return register.sign(conn, held, bank.signing_key, by="li", time=_NOW)
+
+
+def _offer_agreement(folder: Path) -> Target:
+    bank, shop = _pair(folder)
+    offer = _offered(bank, Agreement.from_yaml(AGREEMENT.decode())).envelope.to_json()
+    return Target(lambda data: agreements.receive(shop, bank.identity, data), [offer])
+
+
+def _witness_request(folder: Path) -> Target:
+    bank, shop = _pair(folder)
+    with bank.reading() as conn:
+        request = witness.request(conn, bank.log, 0).encode()
+    return Target(lambda data: witnessing.answer(shop, bank.identity, data), [request])
+
+
+def _witness_answer(folder: Path) -> Target:
+    """The answer's status (2 bytes) and its body."""
+    bank, shop = _pair(folder)
+    key = VerifierKey.parse(bank.identity.witness_key)
+    with shop.reading() as conn:
+        sent = witness.request(conn, shop.log, 0)
+
+    def receive(data: bytes) -> None:
+        answer = Answer(int.from_bytes(data[:2]), data[2:])
+        with shop.writing() as conn:
+            witness.receive(conn, shop.log, key, sent, answer)
+
+    line = cosign(sent.checkpoint.text, key.name, bank.witness_signing_key, _NOW)
+    return Target(receive, [(200).to_bytes(2) + f"{line}\n".encode(), (409).to_bytes(2) + b"1\n"])
+
+
+# Runs
+
+
+class _Stream(StreamTransport):
+    """A transport on which the peer says what the input says, whatever it is told."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(run_seconds=60, silence_seconds=60)
+        self._script = frames.Script(data)
+
+    def send(self, frame: bytes, /) -> None:
+        pass
+
+    def receive(self) -> bytes:
+        return self._script.receive()
+
+    def finish(self) -> None:
+        pass
+
+
+class _Alarm(logging.Handler):
+    """A run's failures are logged, not raised; an unexpected one with its traceback."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.failure: BaseException | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info:
+            self.failure = record.exc_info[1]
+
+
+def _run(folder: Path) -> Target:
+    """A run's frames; the run's name is made new each time, or no run but the first would start."""
+    bank, shop = _pair(folder)
+    _provide(shop)
+    agreement = _in_force(bank, shop)
+    alarm, logger = _Alarm(), logging.getLogger("concordat.run")
+    logger.addHandler(alarm)
+    logger.propagate = False
+
+    def serve(data: bytes) -> None:
+        alarm.failure = None
+        said = frames.join([_renamed(frame) for frame in frames.split(data)])
+        session.serve_run(shop, bank.identity, _Stream(said))
+        if alarm.failure is not None:
+            raise alarm.failure
+
+    with bank.reading() as conn:
+        head = bank.log.head(conn)
+    assert head is not None
+    inputs = Inputs(
+        root=bytes(32),
+        size=3,
+        log_origin=head.origin,
+        log_size=head.size,
+        log_root=head.root,
+        log_checkpoint=head.encode().decode(),
+    )
+    signature = Signature(statement="intent", signature=bytes(64))
+    hello = _hello(bank, agreement, Job.from_yaml(OVERLAP.decode()))
+    return Target(serve, [frames.said(hello, inputs, signature)])
+
+
+def _renamed(data: bytes) -> bytes:
+    return data.replace(_RUN.encode(), token_hex(16).encode(), 1)
+
+
+def _hello(bank: Node, agreement: Agreement, job: Job) -> Hello:
+    return Hello(
+        protocol_version=session.PROTOCOL_VERSION,
+        run=_RUN,
+        agreement_digest=agreement.digest,
+        suite=session.SUITE,
+        role="bank",
+        party="bank",
+        job=job.shared,
+        signing_key=bank.signing_key.public,
+        code_version="0.1.0",
+        time=timestamp(_NOW),
+    )
+
+
+def _in_force(bank: Node, shop: Node) -> Agreement:
+    """An agreement signed by both, as the shop has it. It allows as many runs as there can be."""
+    text = AGREEMENT.decode().replace("runs_per_day: 20", "runs_per_day: 10000")
+    offer = _offered(bank, Agreement.from_yaml(text)).envelope.to_json()
+    agreements.receive(shop, bank.identity, offer)
+    with shop.writing() as conn:
+        register = Register("shop", shop.log, shop.signing_keys())
+        held = register.propose(conn, Agreement.from_yaml(text), by="wu", time=_NOW)
+        return register.sign(conn, held, shop.signing_key, by="wu", time=_NOW).agreement
+
+
+def _provide(shop: Node) -> None:
+    """The shop's table, and consents of everyone in it."""
+    home = shop.home
+    phones = [f"139{number:08d}" for number in _PEOPLE]
+    table = ["phone,spend,days", *(f"{phone},10.5,7" for phone in phones)]
+    (home.path / "shoppers.csv").write_text("\n".join(table))
+    datasets = (
+        "datasets: {shoppers: {path: shoppers.csv, identifier: {column: phone, kind: phone}}}\n"
+    )
+    home.config_file.write_text(home.config_file.read_text() + datasets)
+    shop.config = home.config()
+    terms = "credit-offer,bank,purchase-history,separate,2026-01-01T00:00:00Z,2030-01-01T00:00:00Z,"
+    header = "phone,purpose,recipient,categories,kind,granted_at,expires_at,withdrawn_at"
+    path = home.path / "consents.csv"
+    path.write_text("\n".join([header, *(f"{phone},{terms}" for phone in phones)]))
+    assert consents.import_file(shop, path)["new"] == len(phones)
+
+
+TARGETS: dict[str, Setup] = {
+    "identity": _identity,
+    "invitation": _invitation,
+    "certificate": _certificate,
+    "authority": _authority,
+    "offer-agreement": _offer_agreement,
+    "witness-request": _witness_request,
+    "witness-answer": _witness_answer,
+    "run": _run,
+}

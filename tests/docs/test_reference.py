@@ -1,0 +1,348 @@
+"""Everything in docs/reference is literal, complete, and works."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, get_args
+
+import cli_reference
+import console
+import made_up
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from cli_reference import Verb
+from made_up import REFERENCE
+from pydantic import BaseModel
+from typer.testing import CliRunner
+
+from compliance import agreement, receipt
+from compliance.agreement import Agreement, Job, permits
+from compliance.canonical import parse
+from compliance.errors import AgreementRefusal
+from compliance.merkle import leaf_hash
+from compliance.signing import Envelope
+from federated.identifiers import Kind
+from parties import audits, consents, session
+from parties.cli import app
+from parties.config import Config, Home
+from parties.errors import Cancelled
+from parties.node import Node
+from parties.sources import Dataset
+
+NOW = datetime(2026, 12, 1, tzinfo=UTC)
+JOBS = ["job-overlap.yaml", "job-intersect.yaml", "job.yaml"]
+
+
+def text(name: str) -> str:
+    return (REFERENCE / name).read_text("utf-8")
+
+
+# config.yaml
+
+
+def test_a_node_loads_the_configuration(tmp_path: Path) -> None:
+    home = Node.create(Home(tmp_path / "bank"), "bank", "bank", None).home
+    home.config_file.write_text(text("config.yaml"), "utf-8")
+    node = Node.open(home)
+    assert node.dataset("customers", "phone").identifier.column == "phone"
+
+
+def test_the_configuration_shows_every_setting_and_its_default() -> None:
+    written = yaml.safe_load(text("config.yaml"))
+
+    def compare(model: type[BaseModel], values: dict[str, Any], *, own: set[str]) -> None:
+        assert values.keys() == model.model_fields.keys()
+        for name, field in model.model_fields.items():
+            if isinstance(field.default, BaseModel):
+                compare(type(field.default), values[name], own=set())
+            elif name not in own:
+                assert values[name] == field.default, name
+
+    own = {"name", "sector", "listen", "address", "metrics", "datasets"}
+    compare(Config, written, own=own)
+    (dataset,) = written["datasets"].values()
+    compare(Dataset, dataset, own={"path", "sql", "identifier"})
+    identifier = Dataset.model_fields["identifier"].annotation
+    assert identifier
+    compare(identifier, dataset["identifier"], own={"column", "kind"})
+
+
+def test_init_writes_the_settings_above_the_empty_line(tmp_path: Path) -> None:
+    home = Node.create(Home(tmp_path / "bank"), "bank", "bank", None).home
+    above, _, _ = text("config.yaml").partition("\n\n")
+    made = yaml.safe_load(home.config_file.read_text("utf-8"))
+    assert list(yaml.safe_load(above)) == list(made)
+
+
+# agreement.yaml and the jobs
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_the_agreement_permits_the_jobs(name: str) -> None:
+    job = Job.from_yaml(text(name))
+    permits(Agreement.from_yaml(text("agreement.yaml")), job, now=NOW, runs=0)
+    assert name in {"job.yaml", f"job-{job.job}.yaml"}
+
+
+def test_there_is_a_job_of_each_kind() -> None:
+    assert {Job.from_yaml(text(name)).job for name in JOBS} == Agreement.model_fields[
+        "jobs"
+    ].annotation.model_fields.keys()
+
+
+def test_the_agreement_shows_every_setting() -> None:
+    """Every field of the models occurs in the page; `kind` has one value only."""
+    names = {
+        field.alias or name
+        for model in vars(agreement).values()
+        if isinstance(model, type) and issubclass(model, BaseModel) and model is not Job
+        for name, field in model.model_fields.items()
+    }
+    missing = {name for name in names if not re.search(rf"\b{name}\b", text("agreement.yaml"))}
+    assert missing <= {"kind"}
+
+
+# A run
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Node, Node]]:
+    with made_up.two_nodes(tmp_path_factory.mktemp("nodes")) as both:
+        yield both
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> made_up.People:
+    return made_up.write(tmp_path_factory.mktemp("people"))
+
+
+def test_the_overlap_is_the_join(nodes: tuple[Node, Node], people: made_up.People) -> None:
+    report = made_up.run(nodes[0], "job-overlap.yaml")
+    count = {"count": len(people.shared()), "partner_size": len(people.shoppers)}
+    assert json.loads(Path(report["result_file"]).read_bytes()) == count
+
+
+def test_the_intersection_is_the_join(nodes: tuple[Node, Node], people: made_up.People) -> None:
+    report = made_up.run(nodes[0], "job-intersect.yaml")
+    found = pd.read_csv(report["result_file"], dtype=str)
+    assert found["phone"].tolist() == sorted("+86" + people.shared()["phone"])
+
+
+def insight_of(people: made_up.People) -> pd.DataFrame:
+    """What job.yaml should give under agreement.yaml, by a plain join."""
+    shared = people.shared()
+    bands = pd.cut(shared["age"], [-np.inf, 29, 44, np.inf], labels=["-29", "30-44", "45-"])
+    rows = []
+    for age in bands.cat.categories:
+        for city in ("north", "south"):
+            inside = shared[(bands == age) & (shared["city"] == city)]
+            gaps, spend = inside["days_between_orders"], inside["spend_12m"].clip(0, 50_000)
+            edges = pd.cut(gaps, [-np.inf, 7, 30, 90, np.inf]).value_counts(sort=False)
+            sums = {"sum": spend.sum(), "mean": spend.mean(), "variance": spend.var(ddof=0)}
+            parts = {"share": (gaps <= 30).mean(), "histogram": ";".join(map(str, edges))}
+            for feature, values in (("spend_12m", sums), ("days_between_orders", parts)):
+                row = {"age": age, "city": city, "feature": feature}
+                small = len(inside) < 50
+                released = {} if small else {"count": len(inside), **values}
+                rows.append({**row, "suppressed": small, **released})
+    return pd.DataFrame(rows)
+
+
+def test_the_insight_is_the_join(nodes: tuple[Node, Node], people: made_up.People) -> None:
+    report = made_up.run(nodes[0], "job.yaml")
+    check_insight(Path(report["result_file"]), people)
+
+
+def test_the_result_shown_is_the_join(people: made_up.People) -> None:
+    check_insight(REFERENCE / "insight.csv", people)
+
+
+def check_insight(path: Path, people: made_up.People) -> None:
+    keys = ["age", "city", "feature"]
+    found = pd.read_csv(path, dtype={"age": str}).sort_values(keys, ignore_index=True)
+    wanted = insight_of(people).sort_values(keys, ignore_index=True)
+    assert 0 < found["suppressed"].sum() < len(found) == 12
+    pd.testing.assert_frame_equal(
+        found, wanted[list(found)], check_dtype=False, rtol=1e-12, check_like=True
+    )
+
+
+def test_every_entry_is_of_a_type_that_is_described(nodes: tuple[Node, Node]) -> None:
+    """The table of types names the members that entries have."""
+    described = {}
+    for line in text("log-entry.md").splitlines():
+        if row := re.match(r"\| `([a-z]+\.[a-z]+)` \| ([^|]*) \|", line):
+            members = set(re.findall(r"`(\w+)`", row[2]))
+            if row[2].startswith("the same"):
+                members |= described["agreement.proposed"]
+            described[row[1]] = members - {"root", "size"} if "subtree" in members else members
+    bank, _ = nodes
+    bank.renew_certificate()
+    with pytest.raises(AgreementRefusal):
+        session.plan(bank, text("job-overlap.yaml").replace("credit-offer\n", "advertising\n"))
+    cancelled = session.Control()
+    cancelled.cancel()
+    with pytest.raises(Cancelled):
+        session.run_job(bank, text("job-overlap.yaml"), lambda *_: None, cancelled)
+    made_up.run(bank, "job-overlap.yaml")
+    seen = set()
+    for node in nodes:
+        with node.reading() as conn:
+            for entry in node.log.entries(conn):
+                members = parse(entry.leaf).keys() - {"type", "time", "nonce"}
+                assert members == described[entry.type], entry.type
+                seen.add(entry.type)
+    assert seen == described.keys()
+
+
+def test_the_logs_of_the_run_verify(nodes: tuple[Node, Node]) -> None:
+    for node in nodes:
+        verdict, _ = audits.verify(node)
+        assert verdict.ok, verdict
+
+
+# log-entry.json, receipts
+
+
+@pytest.mark.parametrize("name", ["receipt.md", "log-entry.md"])
+def test_what_a_page_says_commands_print_is_what_they_print(name: str) -> None:
+    assert console.played(text(name), REFERENCE) == text(name)
+
+
+def test_the_entry_is_canonical_and_speaks_of_the_receipt() -> None:
+    leaf = (REFERENCE / "log-entry.json").read_bytes()
+    entry = parse(leaf)
+    assert f"{leaf_hash(leaf).hex()}  -" in text("log-entry.md")
+    envelope = (REFERENCE / "receipt-completion.json").read_bytes()
+    assert entry["type"] == "run.completion"
+    assert entry["receipt"] == hashlib.sha256(envelope).hexdigest()
+    assert entry["run"] == statement("completion")["predicate"]["run"]
+
+
+def envelope(kind: str) -> Envelope:
+    return Envelope.from_json((REFERENCE / f"receipt-{kind}.json").read_bytes())
+
+
+def statement(kind: str) -> dict[str, Any]:
+    found: dict[str, Any] = parse(envelope(kind).payload)
+    return found
+
+
+def test_the_receipts_are_signed_by_both() -> None:
+    intent = envelope("intent")
+    predicate = statement("intent")["predicate"]
+    keys = {
+        predicate[side]["party"]: bytes.fromhex(predicate[side]["key"])
+        for side in ("bank", "partner")
+    }
+    assert keys.keys() == {"bank", "shop"}
+    receipt.check(intent, intent, keys)
+    receipt.check(envelope("completion"), intent, keys)
+
+
+def test_the_intent_is_of_the_reference_agreement_and_job() -> None:
+    found = statement("intent")["predicate"]
+
+    def section(side: dict[str, Any]) -> receipt.Section:
+        return receipt.Section(
+            party=side["party"],
+            key=bytes.fromhex(side["key"]),
+            root=bytes.fromhex(side["inputs"]["root"]),
+            size=side["inputs"]["size"],
+            log_origin=side["log"]["origin"],
+            log_size=side["log"]["size"],
+            log_root=bytes.fromhex(side["log"]["root"]),
+        )
+
+    made = receipt.intent(
+        found["run"],
+        Agreement.from_yaml(text("agreement.yaml")),
+        Job.from_yaml(text("job.yaml")),
+        suite=found["suite"],
+        bank=section(found["bank"]),
+        partner=section(found["partner"]),
+        started=datetime.fromisoformat(found["started"]),
+    )
+    assert envelope("intent").payload == made, "run tests/docs/write_reference.py"
+
+
+def test_the_completion_commits_to_the_result_shown() -> None:
+    found = statement("completion")["predicate"]
+    salt = bytes.fromhex(text("insight.salt"))
+    result = (REFERENCE / "insight.csv").read_bytes()
+    assert found["commitment"] == hashlib.sha256(salt + result).hexdigest()
+    assert found["intent"] == hashlib.sha256(envelope("intent").payload).hexdigest()
+    assert f"{found['commitment']}  -" in text("receipt.md")
+    assert f"{found['intent']}  -" in text("receipt.md")
+
+
+@pytest.mark.parametrize("kind", ["intent", "completion"])
+def test_every_field_of_a_receipt_is_described(kind: str) -> None:
+    _, _, section = text("receipt.md").partition(f"## {kind.title()}\n")
+    described = set(re.findall(r"` ?\.?(\w+)`", section.partition("```console")[0]))
+    predicate = statement(kind)["predicate"]
+    assert predicate.keys() <= described
+    assert predicate.get("bank", {}).keys() <= described
+
+
+# consents.csv
+
+
+def test_the_consents_are_imported_with_the_counts_the_page_says(tmp_path: Path) -> None:
+    node = Node.create(Home(tmp_path / "bank"), "bank", "bank", None)
+    page = text("consents.md")
+    row = r"^\| (read|new|withdrawn|known|rejected: .+?) \| (\d+) \|$"
+    rows = re.findall(row, page, re.MULTILINE)
+    said: dict[str, Any] = {"rejected": {}}
+    for name, count in rows:
+        kind, _, reason = name.partition(": ")
+        if reason:
+            said[kind][reason] = int(count)
+        else:
+            said[kind] = int(count)
+    first = consents.import_file(node, REFERENCE / "consents.csv")
+    assert {name: first[name] for name in said} == said
+    again = consents.import_file(node, REFERENCE / "consents.csv")
+    assert "has 5 known rows and no new ones" in page
+    assert (again["known"], again["new"], again["withdrawn"]) == (5, 0, 0)
+
+
+def test_every_column_of_the_consents_is_described() -> None:
+    described = set(
+        re.findall(
+            r"`(\w+)`", "".join(re.findall(r"^\| (.+?) \|", text("consents.md"), re.MULTILINE))
+        )
+    )
+    (header, *_) = text("consents.csv").splitlines()
+    assert described == {*header.split(","), *get_args(Kind)}
+
+
+# cli.md
+
+
+def test_the_page_on_commands_is_current() -> None:
+    assert text("cli.md") == cli_reference.page(), "run tests/docs/write_reference.py"
+
+
+@pytest.mark.parametrize("verb", list(cli_reference.verbs()), ids=lambda verb: verb.words)
+def test_help_says_what_the_page_says(verb: Verb) -> None:
+    done = CliRunner().invoke(app, [*verb.words.split()[1:], "--help"], env={"COLUMNS": "300"})
+    assert done.exit_code == 0
+    said = words(done.output)
+    assert words(verb.text) in said
+    assert verb.text
+    for name, meaning in verb.parameters:
+        assert meaning, f"{verb.words} {name} lacks a help"
+        assert words(meaning) in said
+        for option in re.findall(r"--?[a-z-]+", name.partition(" ")[0]):
+            assert option in done.output
+
+
+def words(output: str) -> str:
+    """Letters and digits only: how a help text is laid out depends on typer's version."""
+    return re.sub(r"\W+", "", output)
