@@ -4,8 +4,12 @@ use rayon::prelude::*;
 use subtle::{Choice, ConditionallySelectable};
 use zeroize::{Zeroize, Zeroizing};
 
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::has_ifma;
 use crate::error::{Result, refuse};
 use crate::field25519::{Field, invert_all};
+#[cfg(target_arch = "x86_64")]
+use crate::ifma;
 use crate::scalar::Scalar;
 
 /// Rows that share one inversion.
@@ -49,7 +53,7 @@ pub fn multiply(points: &[[u8; 32]], scalar: &Scalar) -> Result<Vec<[u8; 32]>> {
         .zip(out.par_chunks_mut(BLOCK))
         .enumerate()
         .filter_map(|(block, (points, out))| {
-            multiply_block(points, scalar, out);
+            dispatch(points, scalar, out);
             let row = out.iter().position(|product| *product == [0; 32])?;
             Some(block * BLOCK + row)
         })
@@ -61,6 +65,15 @@ pub fn multiply(points: &[[u8; 32]], scalar: &Scalar) -> Result<Vec<[u8; 32]>> {
 }
 
 /// A coordinate that is not canonical counts as zero, whose product is zero.
+fn dispatch(points: &[[u8; 32]], scalar: &Scalar, out: &mut [[u8; 32]]) {
+    #[cfg(target_arch = "x86_64")]
+    if has_ifma() {
+        // SAFETY: the processor has the features.
+        return unsafe { ifma::curve25519::multiply_block(points, scalar, out) };
+    }
+    multiply_block(points, scalar, out);
+}
+
 fn multiply_block(points: &[[u8; 32]], scalar: &Scalar, out: &mut [[u8; 32]]) {
     let products = points
         .iter()

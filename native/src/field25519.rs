@@ -44,6 +44,15 @@ impl Field {
 
     /// The one representative below p.
     pub fn encode(&self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        for (chunk, word) in bytes.as_chunks_mut().0.iter_mut().zip(self.words()) {
+            *chunk = word.to_le_bytes();
+        }
+        bytes
+    }
+
+    /// `encode` as 64-bit words, the least significant first.
+    pub fn words(&self) -> [u64; 4] {
         let mut limbs = carry(self.0);
         // The value is below 2p now; adding 19 overflows 2^255 exactly if it is at least p.
         let mut overflow = (limbs[0] + 19) >> 51;
@@ -56,17 +65,12 @@ impl Field {
             limbs[i] &= MASK;
         }
         limbs[4] &= MASK;
-        let mut bytes = [0; 32];
-        let words = [
+        [
             limbs[0] | limbs[1] << 51,
             limbs[1] >> 13 | limbs[2] << 38,
             limbs[2] >> 26 | limbs[3] << 25,
             limbs[3] >> 39 | limbs[4] << 12,
-        ];
-        for (chunk, word) in bytes.as_chunks_mut().0.iter_mut().zip(words) {
-            *chunk = word.to_le_bytes();
-        }
-        bytes
+        ]
     }
 
     /// 48 big-endian bytes modulo p, as RFC 9380 hash_to_field needs them.
@@ -81,7 +85,11 @@ impl Field {
     }
 
     fn from_256_bits(bytes: &[u8; 32]) -> Self {
-        let [a, b, c, d] = std::array::from_fn(|i| u64::from_le_bytes(bytes.as_chunks().0[i]));
+        Self::from_words(std::array::from_fn(|i| u64::from_le_bytes(bytes.as_chunks().0[i])))
+    }
+
+    /// Any 256-bit number.
+    pub fn from_words([a, b, c, d]: [u64; 4]) -> Self {
         Self([
             a & MASK,
             (a >> 51 | b << 13) & MASK,

@@ -2,11 +2,14 @@
 //! federated/_native.pyi; this file only checks shapes and releases the interpreter lock.
 
 mod bigint;
+mod cpu;
 mod curve;
 mod error;
 mod field25519;
 mod hash_to_curve;
 mod hmac;
+#[cfg(target_arch = "x86_64")]
+mod ifma;
 mod index;
 mod merkle;
 mod paillier;

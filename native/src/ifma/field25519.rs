@@ -1,0 +1,377 @@
+//! Integers modulo p = 2^255 - 19, eight at a time, in five limbs of 52 bits, constant time.
+//!
+//! The multiply-add instructions take the low 52 bits of each factor and ignore the others. Two
+//! types keep that safe: a `Factor` has been carried and may be multiplied; a `Product` has not, and
+//! may be added to or subtracted from another one, which carries again.
+//!
+//! Safety: every function here is inlined into the functions of `ifma::curve25519` that enable the
+//! processor features, and those run only where `cpu::has_ifma` found them. The intrinsics below
+//! touch registers only.
+
+use std::arch::x86_64::*;
+
+use zeroize::Zeroize;
+
+pub const LANES: usize = 8;
+
+/// One bit a lane.
+pub type Mask = __mmask8;
+
+const BITS: u32 = 52;
+const LIMB: u64 = (1 << BITS) - 1;
+/// The bits of the top limb below 2^255.
+const TOP: u64 = (1 << 47) - 1;
+const P: [u64; 5] = [LIMB - 18, LIMB, LIMB, LIMB, TOP];
+
+/// Limbs 0 to 3 count modulo 2^52, what they have above that is noise; limb 4 is below
+/// 2^47 + 2^12. The value is below 2p.
+#[derive(Clone, Copy, Zeroize)]
+pub struct Factor([__m512i; 5]);
+
+/// Limbs that count whole: 0 to 3 below 1880 * 2^52, limb 4 below 58 * 2^52.
+#[derive(Clone, Copy, Zeroize)]
+pub struct Product([__m512i; 5]);
+
+#[inline(always)]
+fn splat(value: u64) -> __m512i {
+    unsafe { _mm512_set1_epi64(value as i64) }
+}
+
+#[inline(always)]
+fn and(a: __m512i, b: u64) -> __m512i {
+    unsafe { _mm512_and_si512(a, splat(b)) }
+}
+
+#[inline(always)]
+fn plus(a: __m512i, b: __m512i) -> __m512i {
+    unsafe { _mm512_add_epi64(a, b) }
+}
+
+#[inline(always)]
+fn minus(a: __m512i, b: __m512i) -> __m512i {
+    unsafe { _mm512_sub_epi64(a, b) }
+}
+
+#[inline(always)]
+fn right<const BY: u32>(a: __m512i) -> __m512i {
+    unsafe { _mm512_srli_epi64::<BY>(a) }
+}
+
+#[inline(always)]
+fn left<const BY: u32>(a: __m512i) -> __m512i {
+    unsafe { _mm512_slli_epi64::<BY>(a) }
+}
+
+/// The low 64 bits of the product.
+#[inline(always)]
+fn multiply(a: __m512i, b: u64) -> __m512i {
+    unsafe { _mm512_mullo_epi64(a, splat(b)) }
+}
+
+/// sum + (a b mod 2^52), of a and b their low 52 bits.
+#[inline(always)]
+fn low(sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
+    unsafe { _mm512_madd52lo_epu64(sum, a, b) }
+}
+
+/// sum + (a b div 2^52), of a and b their low 52 bits.
+#[inline(always)]
+fn high(sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
+    unsafe { _mm512_madd52hi_epu64(sum, a, b) }
+}
+
+#[inline(always)]
+fn select(choice: Mask, yes: __m512i, no: __m512i) -> __m512i {
+    unsafe { _mm512_mask_blend_epi64(choice, no, yes) }
+}
+
+#[inline(always)]
+fn equal(a: __m512i, b: u64) -> Mask {
+    unsafe { _mm512_cmpeq_epi64_mask(a, splat(b)) }
+}
+
+#[inline(always)]
+fn load(lanes: [u64; LANES]) -> __m512i {
+    unsafe { std::mem::transmute(lanes) }
+}
+
+#[inline(always)]
+fn store(lanes: __m512i) -> [u64; LANES] {
+    unsafe { std::mem::transmute(lanes) }
+}
+
+/// Lane i of word k is word k of number i: 64-bit words, the least significant first.
+#[inline(always)]
+fn transpose<const WORDS: usize>(numbers: &[[u64; WORDS]; LANES]) -> [__m512i; WORDS] {
+    std::array::from_fn(|k| load(std::array::from_fn(|i| numbers[i][k])))
+}
+
+/// From ten columns of products (limb k counts 2^52k) to five.
+///
+/// The columns of a product, in units of 2^52 and rounded up, have at most
+/// [1, 3, 5, 7, 9, 7.1, 5.1, 3.1, 1.1, 0.01]. Columns 5 to 9 count 2^260 = 608 modulo p; the first
+/// two are carried, so that 608 times each fits 64 bits. The result has at most
+/// [609, 611, 1872, 659, 16].
+#[inline(always)]
+fn fold(mut columns: [__m512i; 10]) -> Product {
+    for k in 5..7 {
+        columns[k + 1] = plus(columns[k + 1], right::<BITS>(columns[k]));
+        columns[k] = and(columns[k], LIMB);
+    }
+    let [c0, c1, c2, c3, c4, c5, c6, c7, c8, c9] = columns;
+    Product([
+        plus(c0, multiply(c5, 608)),
+        plus(c1, multiply(c6, 608)),
+        plus(c2, multiply(c7, 608)),
+        plus(c3, multiply(c8, 608)),
+        plus(c4, multiply(c9, 608)),
+    ])
+}
+
+/// Limbs below 2^64 - 2^22 that count whole, to a factor.
+#[inline(always)]
+fn carry(limbs: [__m512i; 5]) -> Factor {
+    let [x0, x1, x2, x3, x4] = limbs;
+    // 2^255 = 19; what is above is below 2^17.
+    let x0 = low(x0, right::<47>(x4), splat(19));
+    let x1 = plus(x1, right::<BITS>(x0));
+    let x2 = plus(x2, right::<BITS>(x1));
+    let x3 = plus(x3, right::<BITS>(x2));
+    let x4 = plus(and(x4, TOP), right::<BITS>(x3));
+    Factor([x0, x1, x2, x3, x4])
+}
+
+impl Product {
+    pub const fn zero() -> Self {
+        Self([unsafe { std::mem::zeroed() }; 5])
+    }
+
+    /// `value` in every lane.
+    #[inline(always)]
+    pub fn small(value: u32) -> Self {
+        let mut limbs = Self::zero().0;
+        limbs[0] = splat(value.into());
+        Self(limbs)
+    }
+
+    #[inline(always)]
+    pub fn factor(&self) -> Factor {
+        carry(self.0)
+    }
+
+    #[inline(always)]
+    pub fn plus(&self, other: &Self) -> Factor {
+        carry(std::array::from_fn(|k| plus(self.0[k], other.0[k])))
+    }
+
+    /// Adds 1880p first, no limb of which is below one of a product.
+    #[inline(always)]
+    pub fn minus(&self, other: &Self) -> Factor {
+        carry(std::array::from_fn(|k| minus(plus(self.0[k], splat(1880 * P[k])), other.0[k])))
+    }
+
+    /// self + other * factor: adds less than 2 * 2^52 to a limb, so that three of these leave the
+    /// result of a multiplication a product.
+    #[inline(always)]
+    pub fn plus_multiple(&self, other: &Factor, factor: u32) -> Self {
+        let mut limbs = self.0;
+        let factor = splat(factor.into());
+        for k in 0..5 {
+            limbs[k] = low(limbs[k], other.0[k], factor);
+        }
+        for k in 0..4 {
+            limbs[k + 1] = high(limbs[k + 1], other.0[k], factor);
+        }
+        let past_top = high(splat(0), other.0[4], factor);
+        limbs[0] = low(limbs[0], past_top, splat(608));
+        Self(limbs)
+    }
+
+    #[inline(always)]
+    pub fn select(choice: Mask, yes: &Self, no: &Self) -> Self {
+        Self(std::array::from_fn(|k| select(choice, yes.0[k], no.0[k])))
+    }
+}
+
+impl Factor {
+    #[inline(always)]
+    pub fn small(value: u32) -> Self {
+        Product::small(value).factor()
+    }
+
+    /// A square root of -1, as `Field::SQRT_MINUS_ONE`.
+    #[inline(always)]
+    pub fn sqrt_minus_one() -> Self {
+        Self([
+            splat(0x000e_1b27_4a0e_a0b0),
+            splat(0x0000_6ad2_fe47_8c4e),
+            splat(0x000d_fbd7_a72f_4318),
+            splat(0x000d_f0b2_b4d0_0993),
+            splat(0x0000_2b83_2480_4fc1),
+        ])
+    }
+
+    /// 256-bit numbers, and whether each is below p.
+    #[inline(always)]
+    pub fn decode(numbers: &[[u64; 4]; LANES]) -> (Self, Mask) {
+        let [a, b, c, d] = transpose(numbers);
+        let or = |x, y| unsafe { _mm512_or_si512(x, y) };
+        let limbs = Product([
+            and(a, LIMB),
+            and(or(right::<52>(a), left::<12>(b)), LIMB),
+            and(or(right::<40>(b), left::<24>(c)), LIMB),
+            and(or(right::<28>(c), left::<36>(d)), LIMB),
+            right::<16>(d),
+        ]);
+        (limbs.factor(), equal(at_least_p(&limbs.0), 0))
+    }
+
+    /// The representatives below p as 256-bit numbers.
+    #[inline(always)]
+    pub fn encode(&self) -> [[u64; 4]; LANES] {
+        let mut x = self.product().0;
+        let excess = at_least_p(&x);
+        x[0] = low(x[0], excess, splat(19));
+        for k in 0..4 {
+            x[k + 1] = plus(x[k + 1], right::<BITS>(x[k]));
+            x[k] = and(x[k], LIMB);
+        }
+        x[4] = and(x[4], TOP);
+        let or = |x, y| unsafe { _mm512_or_si512(x, y) };
+        let words = [
+            store(or(x[0], left::<52>(x[1]))),
+            store(or(right::<12>(x[1]), left::<40>(x[2]))),
+            store(or(right::<24>(x[2]), left::<28>(x[3]))),
+            store(or(right::<36>(x[3]), left::<16>(x[4]))),
+        ];
+        std::array::from_fn(|i| words.map(|word| word[i]))
+    }
+
+    /// 384-bit numbers modulo p.
+    #[inline(always)]
+    pub fn reduce(numbers: &[[u64; 6]; LANES]) -> Self {
+        let [a, b, c, d, e, f] = transpose(numbers);
+        let or = |x, y| and(unsafe { _mm512_or_si512(x, y) }, LIMB);
+        let [l5, l6, l7] =
+            [and(right::<4>(e), LIMB), or(right::<56>(e), left::<8>(f)), right::<44>(f)];
+        carry([
+            plus(and(a, LIMB), multiply(l5, 608)),
+            plus(or(right::<52>(a), left::<12>(b)), multiply(l6, 608)),
+            plus(or(right::<40>(b), left::<24>(c)), multiply(l7, 608)),
+            or(right::<28>(c), left::<36>(d)),
+            or(right::<16>(d), left::<48>(e)),
+        ])
+    }
+
+    /// Without the noise.
+    #[inline(always)]
+    pub fn product(&self) -> Product {
+        let [x0, x1, x2, x3, x4] = self.0;
+        Product([and(x0, LIMB), and(x1, LIMB), and(x2, LIMB), and(x3, LIMB), x4])
+    }
+
+    #[inline(always)]
+    pub fn negate(&self) -> Self {
+        Product::zero().minus(&self.product())
+    }
+
+    #[inline(always)]
+    pub fn times(&self, other: &Self) -> Product {
+        let (a, b) = (&self.0, &other.0);
+        let mut columns = [splat(0); 10];
+        for i in 0..5 {
+            for j in 0..5 {
+                columns[i + j] = low(columns[i + j], a[i], b[j]);
+                columns[i + j + 1] = high(columns[i + j + 1], a[i], b[j]);
+            }
+        }
+        fold(columns)
+    }
+
+    /// The columns of `times`: products of different limbs once, then doubled.
+    #[inline(always)]
+    pub fn square(&self) -> Product {
+        let a = &self.0;
+        let mut columns = [splat(0); 10];
+        for i in 0..5 {
+            for j in i + 1..5 {
+                columns[i + j] = low(columns[i + j], a[i], a[j]);
+                columns[i + j + 1] = high(columns[i + j + 1], a[i], a[j]);
+            }
+        }
+        for column in &mut columns[1..9] {
+            *column = plus(*column, *column);
+        }
+        for i in 0..5 {
+            columns[2 * i] = low(columns[2 * i], a[i], a[i]);
+            columns[2 * i + 1] = high(columns[2 * i + 1], a[i], a[i]);
+        }
+        fold(columns)
+    }
+
+    #[inline(always)]
+    pub fn select(choice: Mask, yes: &Self, no: &Self) -> Self {
+        Self(std::array::from_fn(|k| select(choice, yes.0[k], no.0[k])))
+    }
+
+    #[inline(always)]
+    pub fn is_zero(&self) -> Mask {
+        let x = self.product().0;
+        let is = |value: [u64; 5]| (0..5).fold(!0, |all, k| all & equal(x[k], value[k]));
+        is([0; 5]) | is(P)
+    }
+
+    #[inline(always)]
+    pub fn equals(&self, other: &Self) -> Mask {
+        self.product().minus(&other.product()).is_zero()
+    }
+
+    /// sgn0 of RFC 9380: the lowest bit of the value below p.
+    #[inline(always)]
+    pub fn is_odd(&self) -> Mask {
+        let x = self.product().0;
+        equal(and(plus(x[0], at_least_p(&x)), 1), 1)
+    }
+}
+
+/// 1 where the value is at least p, for limbs below 2^52 and values below 2p; more than 0 for any
+/// top limb: adding 19 passes 2^255.
+#[inline(always)]
+fn at_least_p(x: &[__m512i; 5]) -> __m512i {
+    let mut carried = right::<BITS>(plus(x[0], splat(19)));
+    for limb in &x[1..4] {
+        carried = right::<BITS>(plus(*limb, carried));
+    }
+    right::<47>(plus(x[4], carried))
+}
+
+/// A factor of many products: the rows are 2^52i times its value modulo p, so that a product has no
+/// upper columns.
+#[derive(Clone, Copy, Zeroize)]
+pub struct Fixed([Factor; 5]);
+
+impl Fixed {
+    #[inline(always)]
+    pub fn new(factor: Factor) -> Self {
+        let mut rows = [factor; 5];
+        for i in 1..5 {
+            let [x0, x1, x2, x3, x4] = rows[i - 1].product().0;
+            rows[i] = carry([multiply(x4, 608), x0, x1, x2, x3]);
+        }
+        Self(rows)
+    }
+
+    /// Column 5 has only halves of products with top limbs, less than 2^50.
+    #[inline(always)]
+    pub fn times(&self, other: &Factor) -> Product {
+        let mut columns = [splat(0); 6];
+        for i in 0..5 {
+            for j in 0..5 {
+                columns[j] = low(columns[j], other.0[i], self.0[i].0[j]);
+                columns[j + 1] = high(columns[j + 1], other.0[i], self.0[i].0[j]);
+            }
+        }
+        let [c0, c1, c2, c3, c4, c5] = columns;
+        Product([plus(c0, multiply(c5, 608)), c1, c2, c3, c4])
+    }
+}

@@ -1,0 +1,4 @@
+//! Kernels for AVX-512 IFMA: eight 64-bit lanes, products of 52 bits.
+
+pub mod curve25519;
+pub mod field25519;
