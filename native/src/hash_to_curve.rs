@@ -3,10 +3,15 @@
 use rayon::prelude::*;
 use sha2::{Digest, Sha512};
 use subtle::{ConditionallySelectable, ConstantTimeEq};
+use zeroize::Zeroizing;
 
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::has_ifma;
 use crate::curve::{A, BLOCK, Projective, encode_all};
 use crate::error::{Result, refuse};
 use crate::field25519::Field;
+#[cfg(target_arch = "x86_64")]
+use crate::ifma;
 use crate::strings::Strings;
 
 /// A point with an affine v-coordinate and u = x/z.
@@ -25,10 +30,29 @@ pub fn hash(prefix: &[u8], strings: Strings<'_>, tag: &[u8]) -> Result<Vec<[u8; 
     out.par_chunks_mut(BLOCK).enumerate().for_each(|(block, out)| {
         let first = block * BLOCK;
         let strings = (first..first + out.len()).map(|i| strings.get(i));
-        let points = strings.map(|string| hasher.hash(string)).collect::<Vec<_>>();
-        encode_all(points.into(), out);
+        let uniform = strings.map(|string| hasher.expand(string)).collect::<Vec<_>>();
+        hash_block(&uniform.into(), out);
     });
     Ok(out)
+}
+
+/// Expanded messages to points.
+fn hash_block(uniform: &Zeroizing<Vec<[u8; 96]>>, out: &mut [[u8; 32]]) {
+    #[cfg(target_arch = "x86_64")]
+    if has_ifma() {
+        // SAFETY: the processor has the features.
+        return unsafe { ifma::hash_to_curve::hash_block(uniform, out) };
+    }
+    hash_block_portable(uniform, out);
+}
+
+fn hash_block_portable(uniform: &[[u8; 96]], out: &mut [[u8; 32]]) {
+    let points = uniform.iter().map(|bytes| {
+        let [a, b] = hash_to_field(bytes).map(map_to_curve);
+        // Times the cofactor.
+        add(&a, &b).double().double().double()
+    });
+    encode_all(points.collect::<Vec<_>>().into(), out);
 }
 
 struct Hasher {
@@ -44,14 +68,8 @@ impl Hasher {
         Self { start, tag: [tag, &[tag.len() as u8]].concat() }
     }
 
-    fn hash(&self, message: &[u8]) -> Projective {
-        let [a, b] = self.hash_to_field(message).map(map_to_curve);
-        // Times the cofactor.
-        add(&a, &b).double().double().double()
-    }
-
-    /// Two elements from 96 bytes of expand_message_xmd (sections 5.2 and 5.3.1).
-    fn hash_to_field(&self, message: &[u8]) -> [Field; 2] {
+    /// 96 bytes of expand_message_xmd (section 5.3.1).
+    fn expand(&self, message: &[u8]) -> [u8; 96] {
         let digest = |start: Sha512, parts: &[&[u8]]| {
             let hasher = parts.iter().fold(start, |hasher, part| hasher.chain_update(part));
             <[u8; 64]>::from(hasher.chain_update(&self.tag).finalize())
@@ -63,9 +81,13 @@ impl Hasher {
         let mut uniform = [0; 96];
         uniform[..64].copy_from_slice(&b1);
         uniform[64..].copy_from_slice(&b2[..32]);
-        let (halves, _) = uniform.as_chunks::<48>();
-        [Field::from_be_48(&halves[0]), Field::from_be_48(&halves[1])]
+        uniform
     }
+}
+
+/// Two elements (section 5.2).
+fn hash_to_field(uniform: &[u8; 96]) -> [Field; 2] {
+    std::array::from_fn(|i| Field::from_be_48(&uniform.as_chunks().0[i]))
 }
 
 /// Elligator 2 (section 6.7.1) with Z = 2, constant time and without inversion.

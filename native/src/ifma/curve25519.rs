@@ -11,9 +11,9 @@ use crate::scalar::Scalar;
 
 /// Eight u-coordinates x/z.
 #[derive(Clone, Copy, Zeroize)]
-struct Projective {
-    x: Product,
-    z: Product,
+pub struct Projective {
+    pub x: Product,
+    pub z: Product,
 }
 
 /// # Safety
@@ -85,7 +85,7 @@ fn double_of(sum: &Factor, difference: &Factor) -> Projective {
 
 impl Projective {
     #[inline(always)]
-    fn double(&self) -> Self {
+    pub fn double(&self) -> Self {
         double_of(&self.x.plus(&self.z), &self.x.minus(&self.z))
     }
 }
@@ -93,7 +93,7 @@ impl Projective {
 /// The affine coordinates as bytes; zero for the neutral element. Lane by lane as
 /// `field25519::invert_all`, which inverts the last eight products.
 #[inline(always)]
-fn encode_all(points: &[Projective], out: &mut [[u8; 32]]) {
+pub fn encode_all(points: &[Projective], out: &mut [[u8; 32]]) {
     let one = Factor::small(1);
     let mut prefixes = Zeroizing::new(Vec::with_capacity(points.len()));
     let mut product = one;

@@ -310,6 +310,11 @@ impl Factor {
     }
 
     #[inline(always)]
+    pub fn times_small(&self, factor: u32) -> Product {
+        Product::zero().plus_multiple(self, factor)
+    }
+
+    #[inline(always)]
     pub fn select(choice: Mask, yes: &Self, no: &Self) -> Self {
         Self(std::array::from_fn(|k| select(choice, yes.0[k], no.0[k])))
     }
