@@ -142,6 +142,12 @@ class AgreementAmbiguous(ConcordatError):
     code = "E307"
 
 
+class OffersWaiting(ConcordatError):
+    """A partner has offered more agreements than anybody here has signed."""
+
+    code = "E308"
+
+
 class AgreementRefusal(ConcordatError):
     """The agreement does not allow this job; `clause` is the path of what says so."""
 

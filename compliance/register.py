@@ -32,6 +32,7 @@ from compliance.errors import (
     AgreementUnknown,
     AgreementUnsigned,
     InvalidSignature,
+    OffersWaiting,
 )
 from compliance.log import Log
 from compliance.signing import Envelope, SigningKey, keyid
@@ -39,6 +40,8 @@ from compliance.store import metadata
 from protos.errors import ConcordatError
 
 PAYLOAD_TYPE = "application/vnd.concordat.agreement+json"
+
+MAX_OFFERS = 100  # of one partner, not signed here
 
 PROPOSED = "proposed"  # written here
 OFFERED = "offered"  # received from the partner
@@ -99,7 +102,8 @@ class Register:
         """Takes in an agreement that a partner offers, or its signature under one known here.
 
         It is between the sender and this institution, and the sender's signature must hold.
-        Raises AgreementInvalid (E301), AgreementConflict (E303), InvalidSignature (E503).
+        Raises AgreementInvalid (E301), AgreementConflict (E303), OffersWaiting (E308),
+        InvalidSignature (E503).
         """
         if envelope.payload_type != PAYLOAD_TYPE:
             raise AgreementInvalid("This is no agreement.", "Ask the partner to offer it again.")
@@ -111,6 +115,7 @@ class Register:
         key = self.keys[sender]
         envelope.verify({keyid(key): key})
         held = self._enter(conn, offer, time)
+        self._check_waiting(conn, sender)
         return self._add(conn, held, key, envelope.signatures[keyid(key)], by=sender, time=time)
 
     def sign(
@@ -145,6 +150,16 @@ class Register:
                 "Give the changed document a new version.",
             )
         return held
+
+    def _check_waiting(self, conn: Connection, sender: str) -> None:
+        """A register only grows, so a partner may not fill it by itself."""
+        offered = {"proposed_by": sender, "state": OFFERED}
+        query = select(func.count()).select_from(agreements).filter_by(**offered)
+        if conn.execute(query).scalar_one() > MAX_OFFERS:
+            raise OffersWaiting(
+                f"{MAX_OFFERS} agreements that {sender} has offered wait for a signature.",
+                "Sign those that are meant first; the last offer was not taken in.",
+            )
 
     def _add(
         self,

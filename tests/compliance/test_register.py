@@ -14,8 +14,10 @@ from compliance.errors import (
     AgreementUnknown,
     AgreementUnsigned,
     InvalidSignature,
+    OffersWaiting,
 )
 from compliance.register import (
+    MAX_OFFERS,
     OFFERED,
     PROPOSED,
     SIGNED,
@@ -154,6 +156,26 @@ def test_an_offer_is_an_agreement_between_the_two(bank, partner):
     with pytest.raises(AgreementInvalid), write(bank.engine) as conn:
         register.propose(conn, among_others, by="wang", time=NOW)
     assert steps(bank) == []
+
+
+def test_a_partner_cannot_fill_the_register(bank, partner):
+    register = bank.register(partner)
+    offers = (
+        offer(partner.key, Agreement.from_yaml(YAML.replace("version: 1", f"version: {number}")))
+        for number in range(1, MAX_OFFERS + 2)
+    )
+    *fitting, last = offers
+    with write(bank.engine) as conn:
+        for envelope in fitting:
+            register.receive(conn, envelope, sender="partner", time=NOW)
+    size = len(steps(bank))
+    with pytest.raises(OffersWaiting), write(bank.engine) as conn:
+        register.receive(conn, last, sender="partner", time=NOW)
+    assert len(steps(bank)) == size
+    with write(bank.engine) as conn:
+        held = find(conn, "credit-2026", 1)
+        register.sign(conn, held, bank.key, by="li", time=NOW)
+        register.receive(conn, last, sender="partner", time=NOW)
 
 
 def test_signatures_of_strangers_are_not_kept(bank, partner):
