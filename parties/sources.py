@@ -164,6 +164,9 @@ def _repeated(ids: pa.LargeStringArray) -> NDArray[np.bool_]:
 
 _EXPORT = "Check that its export ran to the end."
 
+# What DuckDB raises, and its binding to Python for names and values that are not UTF-8.
+_REFUSALS = (duckdb.Error, RuntimeError, UnicodeDecodeError)
+
 
 def read_columns(
     path: Path, sql: str | None, identifier: Identifier, columns: list[str]
@@ -192,7 +195,7 @@ def read_columns(
             wanted = [identifier.column, *columns]
             selected = ", ".join(_as_text(name, types[name]) for name in wanted)
             table: pa.Table = relation.project(selected).to_arrow_table()
-        except duckdb.Error as error:
+        except _REFUSALS as error:
             raise _failure(error, path, sql) from None
     if not table.num_rows:
         raise TableEmpty(f"The table {path.name} holds no rows.", _EXPORT)
@@ -332,7 +335,7 @@ def _present(names: Iterable[str]) -> str:
     return f"The table has: {', '.join(shown)}."
 
 
-def _failure(error: duckdb.Error, path: Path, sql: str | None) -> ConcordatError:
+def _failure(error: Exception, path: Path, sql: str | None) -> ConcordatError:
     """What DuckDB says may quote the data, so only the line and the kind of error are told."""
     converting = isinstance(error, duckdb.ConversionException)  # a cast in the query
     if re.search("CSV (Error|Parser)", str(error)) and not converting:

@@ -1,3 +1,4 @@
+import io
 import itertools
 import stat
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
@@ -201,6 +202,14 @@ def test_no_such_file(tmp_path):
     with pytest.raises(errors.TableNotFound) as caught:
         read_table(dataset("none.csv"), tmp_path)
     assert str(tmp_path / "none.csv") in caught.value.message
+
+
+def test_a_parquet_file_with_names_that_are_no_text(tmp_path):
+    table = pa.table({"phone": ["13912345678"], "name": ["Li"]})
+    file = io.BytesIO()
+    pq.write_table(table, file, store_schema=False)
+    with pytest.raises(errors.TableUnreadable):
+        read(tmp_path, file.getvalue().replace(b"name", b"n\xffme"), name="table.parquet")
 
 
 def test_not_a_readable_file(tmp_path):
