@@ -116,7 +116,7 @@ def _unchecked_ciphertexts(_: Path) -> Target:
 
     def call(data: bytes) -> None:
         ciphertexts = _words(data, _BYTES)
-        groups = np.frombuffer(data[: len(ciphertexts)], np.uint8) % np.int64(5)
+        groups = np.frombuffer(data[: len(ciphertexts)], np.uint8) % np.int64(4)
         total = GroupSum(PUBLIC, 4)
         total.add(ciphertexts, groups)
         PUBLIC.rerandomise(PUBLIC.add(ciphertexts, total.result()[groups]))
