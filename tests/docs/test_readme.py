@@ -1,0 +1,180 @@
+"""What README and docs say is so: commands work, links lead somewhere, words are the program's."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import console
+import made_up
+import pytest
+from made_up import REFERENCE, ROOT
+from typer.testing import CliRunner
+
+from compliance.agreement import Agreement, Job, disclosure
+from parties import admin
+from parties.cli import app
+from parties.config import Home
+from parties.node import Node
+
+README = (ROOT / "README.md").read_text("utf-8")
+TABLES = {"bank": "customers", "shop": "shoppers"}
+
+
+# Commands
+
+
+def test_the_commands_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of the README's, in order, as one user would give them."""
+    made_up.write(tmp_path)
+    shutil.copy(REFERENCE / "job.yaml", tmp_path)
+    agreement = (REFERENCE / "agreement.yaml").read_text("utf-8")
+    assert "key_bits: 3072" in agreement  # a shorter key is found sooner
+    (tmp_path / "agreement.yaml").write_text(agreement.replace("key_bits: 3072", "key_bits: 2048"))
+    monkeypatch.chdir(tmp_path)
+    played = []
+    with ExitStack() as serving:
+        for command in console.commands(README):
+            program, *words = shlex.split(command, comments=True)
+            match program, *words:
+                case "make", target:
+                    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+                case "concordat", "serve", home:
+                    name_table(Path(home))
+                    serving.enter_context(serve(Path(home)))
+                case "concordat", *_:
+                    fingerprint = known_fingerprint(words)
+                    done = CliRunner().invoke(
+                        app, [word.replace("…", fingerprint) for word in words]
+                    )
+                    assert done.exit_code == 0, f"{command}: {done.output}"
+                case _:
+                    assert (ROOT / program).stat().st_mode & 0o100, command
+            played.append(" ".join([program, *words[:2]]))
+    assert {"make demo", "make test", "concordat job run", "concordat audit verify"} <= {
+        " ".join(one.split()[:3]) for one in played
+    }
+    assert (tmp_path / "insight.csv").read_text().startswith("age,city,feature,count,")
+
+
+def known_fingerprint(words: list[str]) -> str:
+    """What the inviting side would read over the phone."""
+    return Node.open(Home(Path("bank"))).identity.fingerprint if "…" in words else ""
+
+
+def name_table(home: Path) -> None:
+    """As the README shows it, and puts the table where it says it starts."""
+    (shown,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    table = TABLES[home.name]
+    with (home / "config.yaml").open("a", encoding="utf-8") as config:
+        config.write(shown.replace("customers", table))
+    shutil.move(f"{table}.csv", home)
+
+
+@contextmanager
+def serve(home: Path) -> Iterator[None]:
+    command = [sys.executable, "-m", "parties", "serve", str(home)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        try:
+            admin.status(Home(home), wait=60)
+            yield
+        finally:
+            process.terminate()
+
+
+# Links
+
+
+def pages() -> list[Path]:
+    return [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def anchors(page: str) -> set[str]:
+    """The fragments of a page's headings, as they are made where the project is read."""
+    titles = re.findall(r"^#+ (.+)$", page, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", link):
+            continue
+        name, _, fragment = link.partition("#")
+        target = (page.parent / name) if name else page
+        assert target.exists(), f"{page}: {link}"
+        assert not fragment or fragment in anchors(target.read_text("utf-8")), f"{page}: {link}"
+
+
+# What each job reveals
+
+# What the agreement's own words say, and how the table says it; every item of a disclosure is
+# named by at least one line.
+WORDS = {
+    ("overlap", "bank"): [
+        ("how many customers it shares with", "how many customers are shared"),
+        ("the size of shop's set", "the size of the partner's set"),
+    ],
+    ("overlap", "shop"): [("the size of bank's set", "the size of the bank's set")],
+    ("intersect", "bank"): [
+        ("which of its own customers are also shop's", "which of its own customers are shared"),
+        ("the size of shop's set", "the size of the partner's set"),
+    ],
+    ("intersect", "shop"): [
+        ("the size of bank's set", "the size of the bank's set"),
+        (
+            "which of its own customers are also bank's",
+            "its own shared customers too, only if the agreement says `partner_learns: ids`",
+        ),
+    ],
+    ("insight", "bank"): [
+        ("the size of shop's set", "the size of the partner's set"),
+        (
+            "the shared count of every segment of at least 50 customers, suppressed ones too",
+            "the shared count of every segment it sent, suppressed ones too",
+        ),
+        ("for each segment with at least 50 shared", "for segments that reach the minimum"),
+        (
+            "how many of them have each feature",
+            "how many of the shared customers have each feature",
+        ),
+        (
+            "spend_12m (sum, mean, variance)",
+            "count, sum, mean, variance, share, histogram as asked",
+        ),
+    ],
+    ("insight", "shop"): [
+        ("the sizes and shared counts of segments", "sizes and shared counts of nameless segments"),
+        (
+            "how many values of each feature are missing",
+            "how many values of each feature are missing",
+        ),
+        ("without the segments' names", "nameless"),
+        ("never who", "never who"),
+    ],
+}
+
+
+@pytest.mark.parametrize(("kind", "party"), WORDS)
+def test_the_table_agrees_with_what_agreements_disclose(kind: str, party: str) -> None:
+    text = (REFERENCE / "agreement.yaml").read_text("utf-8")
+    agreement = Agreement.from_yaml(text.replace("partner_learns: size", "partner_learns: ids"))
+    name = "job.yaml" if kind == "insight" else f"job-{kind}.yaml"
+    told = disclosure(agreement, Job.from_yaml((REFERENCE / name).read_text("utf-8")))[party]
+    row = re.search(rf"^\| `{kind}` \| (?P<bank>.+) \| (?P<shop>.+) \|$", README, re.MULTILINE)
+    assert row
+    for words, shown in WORDS[kind, party]:
+        assert any(words in item for item in told), words
+        assert shown in row[party]
+    for item in told:
+        assert any(words in item for words, _ in WORDS[kind, party]), f"not in the table: {item}"
+
+
+def test_the_table_has_every_job() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)
+    assert set(rows) == Agreement.model_fields["jobs"].annotation.model_fields.keys()
