@@ -18,7 +18,7 @@ pub struct Projective {
 
 /// # Safety
 /// The processor must have what `cpu::has_ifma` asks for.
-#[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
+#[target_feature(enable = "avx512dq,avx512ifma")]
 pub unsafe fn multiply_block(points: &[[u8; 32]], scalar: &Scalar, out: &mut [[u8; 32]]) {
     let mut products = Zeroizing::new(Vec::with_capacity(points.len().div_ceil(LANES)));
     for rows in points.chunks(LANES) {
@@ -35,7 +35,8 @@ pub unsafe fn multiply_block(points: &[[u8; 32]], scalar: &Scalar, out: &mut [[u
 
 /// The Montgomery ladder of `curve::ladder`. A scalar is a multiple of 8: its last three bits are
 /// doublings.
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "avx512dq,avx512ifma")]
 fn ladder(u: &Factor, scalar: &Scalar) -> Projective {
     let u1 = Fixed::new(*u);
     // Twice one of the two points of the ladder, and their sum.
@@ -67,13 +68,15 @@ fn ladder(u: &Factor, scalar: &Scalar) -> Projective {
 }
 
 /// Every lane if `bit` is 1, else none; the compiler cannot know that there are only two cases.
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "avx512dq,avx512ifma")]
 fn all_if(bit: u8) -> Mask {
     black_box(bit.wrapping_neg())
 }
 
 /// Doubling from x + z and x - z.
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "avx512dq,avx512ifma")]
 fn double_of(sum: &Factor, difference: &Factor) -> Projective {
     let (aa, bb) = (sum.square(), difference.square());
     let e = aa.minus(&bb);
@@ -84,7 +87,8 @@ fn double_of(sum: &Factor, difference: &Factor) -> Projective {
 }
 
 impl Projective {
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
     pub fn double(&self) -> Self {
         double_of(&self.x.plus(&self.z), &self.x.minus(&self.z))
     }
@@ -92,7 +96,8 @@ impl Projective {
 
 /// The affine coordinates as bytes; zero for the neutral element. Lane by lane as
 /// `field25519::invert_all`, which inverts the last eight products.
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "avx512dq,avx512ifma")]
 pub fn encode_all(points: &[Projective], out: &mut [[u8; 32]]) {
     let one = Factor::small(1);
     let mut prefixes = Zeroizing::new(Vec::with_capacity(points.len()));
@@ -119,7 +124,8 @@ pub fn encode_all(points: &[Projective], out: &mut [[u8; 32]]) {
     inverse.zeroize();
 }
 
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "avx512dq,avx512ifma")]
 fn invert(factor: &Factor) -> Factor {
     let mut fields = Zeroizing::new(factor.encode().map(Field::from_words));
     field25519::invert_all(&mut *fields);

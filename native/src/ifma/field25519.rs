@@ -32,76 +32,90 @@ pub struct Factor([__m512i; 5]);
 #[derive(Clone, Copy, Zeroize)]
 pub struct Product([__m512i; 5]);
 
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "avx512dq,avx512ifma")]
 fn splat(value: u64) -> __m512i {
-    unsafe { _mm512_set1_epi64(value as i64) }
+    _mm512_set1_epi64(value as i64)
 }
 
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "avx512dq,avx512ifma")]
 fn and(a: __m512i, b: u64) -> __m512i {
-    unsafe { _mm512_and_si512(a, splat(b)) }
+    _mm512_and_si512(a, splat(b))
 }
 
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "avx512dq,avx512ifma")]
 fn plus(a: __m512i, b: __m512i) -> __m512i {
-    unsafe { _mm512_add_epi64(a, b) }
+    _mm512_add_epi64(a, b)
 }
 
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "avx512dq,avx512ifma")]
 fn minus(a: __m512i, b: __m512i) -> __m512i {
-    unsafe { _mm512_sub_epi64(a, b) }
+    _mm512_sub_epi64(a, b)
 }
 
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "avx512dq,avx512ifma")]
 fn right<const BY: u32>(a: __m512i) -> __m512i {
-    unsafe { _mm512_srli_epi64::<BY>(a) }
+    _mm512_srli_epi64::<BY>(a)
 }
 
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "avx512dq,avx512ifma")]
 fn left<const BY: u32>(a: __m512i) -> __m512i {
-    unsafe { _mm512_slli_epi64::<BY>(a) }
+    _mm512_slli_epi64::<BY>(a)
 }
 
 /// The low 64 bits of the product.
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "avx512dq,avx512ifma")]
 fn multiply(a: __m512i, b: u64) -> __m512i {
-    unsafe { _mm512_mullo_epi64(a, splat(b)) }
+    _mm512_mullo_epi64(a, splat(b))
 }
 
 /// sum + (a b mod 2^52), of a and b their low 52 bits.
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "avx512dq,avx512ifma")]
 fn low(sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
-    unsafe { _mm512_madd52lo_epu64(sum, a, b) }
+    _mm512_madd52lo_epu64(sum, a, b)
 }
 
 /// sum + (a b div 2^52), of a and b their low 52 bits.
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "avx512dq,avx512ifma")]
 fn high(sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
-    unsafe { _mm512_madd52hi_epu64(sum, a, b) }
+    _mm512_madd52hi_epu64(sum, a, b)
 }
 
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "avx512dq,avx512ifma")]
 fn select(choice: Mask, yes: __m512i, no: __m512i) -> __m512i {
-    unsafe { _mm512_mask_blend_epi64(choice, no, yes) }
+    _mm512_mask_blend_epi64(choice, no, yes)
 }
 
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "avx512dq,avx512ifma")]
 fn equal(a: __m512i, b: u64) -> Mask {
-    unsafe { _mm512_cmpeq_epi64_mask(a, splat(b)) }
+    _mm512_cmpeq_epi64_mask(a, splat(b))
 }
 
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "avx512dq,avx512ifma")]
 fn load(lanes: [u64; LANES]) -> __m512i {
     unsafe { std::mem::transmute(lanes) }
 }
 
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "avx512dq,avx512ifma")]
 fn store(lanes: __m512i) -> [u64; LANES] {
     unsafe { std::mem::transmute(lanes) }
 }
 
 /// Lane i of word k is word k of number i: 64-bit words, the least significant first.
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "avx512dq,avx512ifma")]
 fn transpose<const WORDS: usize>(numbers: &[[u64; WORDS]; LANES]) -> [__m512i; WORDS] {
     std::array::from_fn(|k| load(std::array::from_fn(|i| numbers[i][k])))
 }
@@ -112,7 +126,8 @@ fn transpose<const WORDS: usize>(numbers: &[[u64; WORDS]; LANES]) -> [__m512i; W
 /// [1, 3, 5, 7, 9, 7.1, 5.1, 3.1, 1.1, 0.01]. Columns 5 to 9 count 2^260 = 608 modulo p; the first
 /// two are carried, so that 608 times each fits 64 bits. The result has at most
 /// [609, 611, 1872, 659, 16].
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "avx512dq,avx512ifma")]
 fn fold(mut columns: [__m512i; 10]) -> Product {
     for k in 5..7 {
         columns[k + 1] = plus(columns[k + 1], right::<BITS>(columns[k]));
@@ -129,7 +144,8 @@ fn fold(mut columns: [__m512i; 10]) -> Product {
 }
 
 /// Limbs below 2^64 - 2^22 that count whole, to a factor.
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "avx512dq,avx512ifma")]
 fn carry(limbs: [__m512i; 5]) -> Factor {
     let [x0, x1, x2, x3, x4] = limbs;
     // 2^255 = 19; what is above is below 2^17.
@@ -142,37 +158,44 @@ fn carry(limbs: [__m512i; 5]) -> Factor {
 }
 
 impl Product {
-    pub const fn zero() -> Self {
-        Self([unsafe { std::mem::zeroed() }; 5])
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
+    pub fn zero() -> Self {
+        Self([splat(0); 5])
     }
 
     /// `value` in every lane.
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
     pub fn small(value: u32) -> Self {
         let mut limbs = Self::zero().0;
         limbs[0] = splat(value.into());
         Self(limbs)
     }
 
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
     pub fn factor(&self) -> Factor {
         carry(self.0)
     }
 
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
     pub fn plus(&self, other: &Self) -> Factor {
         carry(std::array::from_fn(|k| plus(self.0[k], other.0[k])))
     }
 
     /// Adds 1880p first, no limb of which is below one of a product.
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
     pub fn minus(&self, other: &Self) -> Factor {
         carry(std::array::from_fn(|k| minus(plus(self.0[k], splat(1880 * P[k])), other.0[k])))
     }
 
     /// self + other * factor: adds less than 2 * 2^52 to a limb, so that three of these leave the
     /// result of a multiplication a product.
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
     pub fn plus_multiple(&self, other: &Factor, factor: u32) -> Self {
         let mut limbs = self.0;
         let factor = splat(factor.into());
@@ -187,20 +210,23 @@ impl Product {
         Self(limbs)
     }
 
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
     pub fn select(choice: Mask, yes: &Self, no: &Self) -> Self {
         Self(std::array::from_fn(|k| select(choice, yes.0[k], no.0[k])))
     }
 }
 
 impl Factor {
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
     pub fn small(value: u32) -> Self {
         Product::small(value).factor()
     }
 
     /// A square root of -1, as `Field::SQRT_MINUS_ONE`.
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
     pub fn sqrt_minus_one() -> Self {
         Self([
             splat(0x000e_1b27_4a0e_a0b0),
@@ -212,10 +238,11 @@ impl Factor {
     }
 
     /// 256-bit numbers, and whether each is below p.
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
     pub fn decode(numbers: &[[u64; 4]; LANES]) -> (Self, Mask) {
         let [a, b, c, d] = transpose(numbers);
-        let or = |x, y| unsafe { _mm512_or_si512(x, y) };
+        let or = |x, y| _mm512_or_si512(x, y);
         let limbs = Product([
             and(a, LIMB),
             and(or(right::<52>(a), left::<12>(b)), LIMB),
@@ -227,7 +254,8 @@ impl Factor {
     }
 
     /// The representatives below p as 256-bit numbers.
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
     pub fn encode(&self) -> [[u64; 4]; LANES] {
         let mut x = self.product().0;
         let excess = at_least_p(&x);
@@ -237,7 +265,7 @@ impl Factor {
             x[k] = and(x[k], LIMB);
         }
         x[4] = and(x[4], TOP);
-        let or = |x, y| unsafe { _mm512_or_si512(x, y) };
+        let or = |x, y| _mm512_or_si512(x, y);
         let words = [
             store(or(x[0], left::<52>(x[1]))),
             store(or(right::<12>(x[1]), left::<40>(x[2]))),
@@ -248,10 +276,11 @@ impl Factor {
     }
 
     /// 384-bit numbers modulo p.
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
     pub fn reduce(numbers: &[[u64; 6]; LANES]) -> Self {
         let [a, b, c, d, e, f] = transpose(numbers);
-        let or = |x, y| and(unsafe { _mm512_or_si512(x, y) }, LIMB);
+        let or = |x, y| and(_mm512_or_si512(x, y), LIMB);
         let [l5, l6, l7] =
             [and(right::<4>(e), LIMB), or(right::<56>(e), left::<8>(f)), right::<44>(f)];
         carry([
@@ -264,18 +293,21 @@ impl Factor {
     }
 
     /// Without the noise.
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
     pub fn product(&self) -> Product {
         let [x0, x1, x2, x3, x4] = self.0;
         Product([and(x0, LIMB), and(x1, LIMB), and(x2, LIMB), and(x3, LIMB), x4])
     }
 
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
     pub fn negate(&self) -> Self {
         Product::zero().minus(&self.product())
     }
 
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
     pub fn times(&self, other: &Self) -> Product {
         let (a, b) = (&self.0, &other.0);
         let mut columns = [splat(0); 10];
@@ -289,7 +321,8 @@ impl Factor {
     }
 
     /// The columns of `times`: products of different limbs once, then doubled.
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
     pub fn square(&self) -> Product {
         let a = &self.0;
         let mut columns = [splat(0); 10];
@@ -309,30 +342,35 @@ impl Factor {
         fold(columns)
     }
 
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
     pub fn times_small(&self, factor: u32) -> Product {
         Product::zero().plus_multiple(self, factor)
     }
 
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
     pub fn select(choice: Mask, yes: &Self, no: &Self) -> Self {
         Self(std::array::from_fn(|k| select(choice, yes.0[k], no.0[k])))
     }
 
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
     pub fn is_zero(&self) -> Mask {
         let x = self.product().0;
         let is = |value: [u64; 5]| (0..5).fold(!0, |all, k| all & equal(x[k], value[k]));
         is([0; 5]) | is(P)
     }
 
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
     pub fn equals(&self, other: &Self) -> Mask {
         self.product().minus(&other.product()).is_zero()
     }
 
     /// sgn0 of RFC 9380: the lowest bit of the value below p.
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
     pub fn is_odd(&self) -> Mask {
         let x = self.product().0;
         equal(and(plus(x[0], at_least_p(&x)), 1), 1)
@@ -341,7 +379,8 @@ impl Factor {
 
 /// 1 where the value is at least p, for limbs below 2^52 and values below 2p; more than 0 for any
 /// top limb: adding 19 passes 2^255.
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "avx512dq,avx512ifma")]
 fn at_least_p(x: &[__m512i; 5]) -> __m512i {
     let mut carried = right::<BITS>(plus(x[0], splat(19)));
     for limb in &x[1..4] {
@@ -356,7 +395,8 @@ fn at_least_p(x: &[__m512i; 5]) -> __m512i {
 pub struct Fixed([Factor; 5]);
 
 impl Fixed {
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
     pub fn new(factor: Factor) -> Self {
         let mut rows = [factor; 5];
         for i in 1..5 {
@@ -367,7 +407,8 @@ impl Fixed {
     }
 
     /// Column 5 has only halves of products with top limbs, less than 2^50.
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
     pub fn times(&self, other: &Factor) -> Product {
         let mut columns = [splat(0); 6];
         for i in 0..5 {

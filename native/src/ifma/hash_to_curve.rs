@@ -1,8 +1,6 @@
 //! Blocks of `hash_to_curve::hash` in lanes, from the expanded messages on. The formulas are those
 //! of the portable path.
 
-use std::array;
-
 use zeroize::Zeroizing;
 
 use super::curve25519::{Projective, encode_all};
@@ -11,7 +9,7 @@ use crate::curve::A;
 
 /// # Safety
 /// The processor must have what `cpu::has_ifma` asks for.
-#[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
+#[target_feature(enable = "avx512dq,avx512ifma")]
 pub unsafe fn hash_block(uniform: &[[u8; 96]], out: &mut [[u8; 32]]) {
     let mut points = Zeroizing::new(Vec::with_capacity(uniform.len().div_ceil(LANES)));
     for rows in uniform.chunks(LANES) {
@@ -21,7 +19,8 @@ pub unsafe fn hash_block(uniform: &[[u8; 96]], out: &mut [[u8; 32]]) {
 }
 
 /// Two elements for each row, from big-endian words.
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "avx512dq,avx512ifma")]
 fn hash_to_field(rows: &[[u8; 96]]) -> [Factor; 2] {
     let mut numbers = [[[0; 6]; LANES]; 2];
     for (i, row) in rows.iter().enumerate() {
@@ -34,7 +33,8 @@ fn hash_to_field(rows: &[[u8; 96]]) -> [Factor; 2] {
     [Factor::reduce(&numbers[0]), Factor::reduce(&numbers[1])]
 }
 
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "avx512dq,avx512ifma")]
 fn hash(r: &[Factor; 2]) -> Projective {
     let fractions = [Fraction::new(&r[0]), Fraction::new(&r[1])];
     let powers = powers_p58(&[fractions[0].nd21, fractions[1].nd21]);
@@ -55,7 +55,8 @@ struct Fraction {
 }
 
 impl Fraction {
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
     fn new(r: &Factor) -> Self {
         let r2 = r.square();
         let t = r2.plus(&r2);
@@ -75,7 +76,8 @@ impl Fraction {
     /// q = n or -n: the first candidate; its root is w or iw.
     /// q = -in or in: the second candidate, t n/d^3; its root is w r (1 + i) or i times that, as
     /// (r (1 + i))^2 = it.
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
     fn point(&self, r: &Factor, power: &Factor) -> Point {
         let i = Factor::sqrt_minus_one();
         let w = self.nd9.times(power).factor();
@@ -104,7 +106,8 @@ struct Point {
 }
 
 /// As `hash_to_curve::add`.
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "avx512dq,avx512ifma")]
 fn add(left: &Point, right: &Point) -> Projective {
     let (xz, zx) = (left.x.times(&right.z), left.z.times(&right.x));
     let zz = left.z.times(&right.z).factor();
@@ -126,11 +129,11 @@ fn add(left: &Point, right: &Point) -> Projective {
 
 /// x^((p-5)/8), the chain of `Field`. A square waits for the one before: two chains in turn fill
 /// the wait.
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "avx512dq,avx512ifma")]
 fn powers_p58(x: &[Factor; 2]) -> [Factor; 2] {
-    let times = |a: &[Factor; 2], b: &[Factor; 2]| {
-        [a[0].times(&b[0]).factor(), a[1].times(&b[1]).factor()]
-    };
+    let times =
+        |a: &[Factor; 2], b: &[Factor; 2]| [a[0].times(&b[0]).factor(), a[1].times(&b[1]).factor()];
     let x2 = square_times(x, 1);
     let x9 = times(&square_times(&x2, 2), x);
     let x11 = times(&x9, &x2);
@@ -146,16 +149,11 @@ fn powers_p58(x: &[Factor; 2]) -> [Factor; 2] {
     times(&square_times(&ones_250, 2), x)
 }
 
-#[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
-fn square_all(x: &[Factor; 2], count: u32) -> [Factor; 2] {
+#[target_feature(enable = "avx512dq,avx512ifma")]
+fn square_times(x: &[Factor; 2], count: u32) -> [Factor; 2] {
     let mut x = *x;
     for _ in 0..count {
         x = [x[0].square().factor(), x[1].square().factor()];
     }
     x
-}
-
-#[inline(always)]
-fn square_times(x: &[Factor; 2], count: u32) -> [Factor; 2] {
-    unsafe { square_all(x, count) }
 }
