@@ -11,7 +11,7 @@ from protos.errors import ConcordatError
 
 MAX_INPUT = 64 << 10  # bytes
 MAX_SECONDS = 2.0  # of CPU for one input
-MAX_GROWTH = 512 << 20  # bytes of memory for one input
+MAX_GROWTH = 256 << 20  # bytes of memory for one input
 
 
 class Exhausting(AssertionError):
@@ -30,10 +30,10 @@ class Target:
     refusals: tuple[type[Exception], ...] = (ConcordatError,)
 
     def __call__(self, data: bytes) -> None:
-        start, peak = time.process_time(), _peak()
+        start, before = time.process_time(), peak()
         with suppress(*self.refusals):
             self.parse(data)
-        seconds, growth = time.process_time() - start, _peak() - peak
+        seconds, growth = time.process_time() - start, peak() - before
         if seconds > MAX_SECONDS or growth > MAX_GROWTH:
             raise Exhausting(f"{len(data)} bytes took {seconds:.1f} s and {growth} bytes of memory")
 
@@ -42,6 +42,6 @@ Setup = Callable[[Path], Target]
 """Makes a target; the folder is its own, and empty."""
 
 
-def _peak() -> int:
+def peak() -> int:
     """The most memory that the process ever had resident, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
