@@ -199,8 +199,8 @@ impl Product {
     pub fn plus_multiple(&self, other: &Factor, factor: u32) -> Self {
         let mut limbs = self.0;
         let factor = splat(factor.into());
-        for k in 0..5 {
-            limbs[k] = low(limbs[k], other.0[k], factor);
+        for (limb, multiplied) in limbs.iter_mut().zip(&other.0) {
+            *limb = low(*limb, *multiplied, factor);
         }
         for k in 0..4 {
             limbs[k + 1] = high(limbs[k + 1], other.0[k], factor);
