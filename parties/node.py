@@ -200,23 +200,32 @@ class Node:
         )
 
     def server_credentials(self) -> grpc.ServerCredentials:
-        """Mutual TLS; certificate and trusted authorities are read again for every connection."""
+        """Mutual TLS; a new certificate or partner counts from the next connection on.
 
-        def configuration() -> Any:
+        gRPC asks before each handshake. It is given a configuration only if there is a new one,
+        because it frees the one before, which another handshake may be about to use.
+        """
+
+        def read() -> tuple[bytes, bytes, bytes]:
+            # Our own authority signs invitations.
             known = [self.identity, *self.peers()]
-            return grpc.ssl_server_certificate_configuration(
-                [
-                    (
-                        self.home.key("node").read_bytes(),
-                        self.home.certificate("node").read_bytes(),
-                    )
-                ],
-                # Our own authority signs invitations.
-                root_certificates="".join(peer.authority_pem for peer in known).encode(),
+            return (
+                self.home.key("node").read_bytes(),
+                self.home.certificate("node").read_bytes(),
+                "".join(peer.authority_pem for peer in known).encode(),
             )
 
+        def configuration(key: bytes, certificate: bytes, authorities: bytes) -> Any:
+            return grpc.ssl_server_certificate_configuration([(key, certificate)], authorities)
+
+        def changed() -> Any:
+            nonlocal given
+            last, given = given, read()
+            return None if given == last else configuration(*given)
+
+        given = read()
         return grpc.dynamic_ssl_server_credentials(
-            configuration(), configuration, require_client_authentication=True
+            configuration(*given), changed, require_client_authentication=True
         )
 
     # Runs
