@@ -97,6 +97,10 @@ class StoreDamaged(ConcordatError):
     code = "E707"
 
 
+class StoreMissing(ConcordatError):
+    code = "E708"
+
+
 # Agreements
 
 

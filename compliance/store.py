@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from sqlalchemy import (
     URL,
@@ -35,6 +36,7 @@ from compliance.errors import (
     StoreDamaged,
     StoreFull,
     StoreLocked,
+    StoreMissing,
     StoreReadOnly,
     StoreTooNew,
     StoreUnavailable,
@@ -55,21 +57,25 @@ _LOCK_TIMEOUT = 10.0  # seconds; `?timeout=` in the URL overrides it
 _WRITES = "concordat_writes"
 
 
-def open_store(url: str) -> Engine:
-    """Open the database at a SQLAlchemy URL (`sqlite:////path/to/file`); create what is missing.
+def open_store(url: str, *, create: bool = False) -> Engine:
+    """Open the database at a SQLAlchemy URL (`sqlite:////path/to/file`).
 
-    A new file is readable by its owner only. Raises E70x.
+    A store that is not there is made only if `create`, readable by its owner only: an empty one in
+    its place would know of no consent, no withdrawal and no run. Raises E70x.
     """
     parsed = _parse(url)
     with _translated():
-        _create_private(parsed)
+        if create:
+            _create_private(parsed)
+        elif not _file(parsed).exists():
+            raise _missing()
         timeout = {} if "timeout" in parsed.query else {"timeout": _LOCK_TIMEOUT}
         # Parameters are people's data: they must not reach an error message.
         engine = create_engine(parsed, connect_args=timeout, hide_parameters=True)
         event.listen(engine, "connect", _configure)
         event.listen(engine, "begin", _begin)
         with write(engine) as conn:
-            _check_version(conn)
+            _check_version(conn, create=create)
             metadata.create_all(conn)
     return engine
 
@@ -123,6 +129,20 @@ def _unsupported() -> UnsupportedStore:
     )
 
 
+def _missing() -> StoreMissing:
+    return StoreMissing(
+        "There is no store at the place that the configuration names.",
+        "Correct `store` in config.yaml, or restore the latest backup; only `concordat init` makes "
+        "a new store, for a new node.",
+    )
+
+
+def _file(url: URL) -> Path:
+    """The file that a URL names, also as an SQLite URI."""
+    name = url.database or ""
+    return Path(unquote(name.removeprefix("file:").partition("?")[0]))
+
+
 def _create_private(url: URL) -> None:
     """SQLite would create the file by the umask; its -wal and -shm take over the file's mode."""
     if url.database and not url.database.startswith("file:"):
@@ -146,8 +166,10 @@ def _begin(conn: Connection) -> None:
     conn.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def _check_version(conn: Connection) -> None:
+def _check_version(conn: Connection, *, create: bool) -> None:
     tables = inspect(conn).get_table_names()
+    if not (tables or create):
+        raise _missing()
     if _schema_version.name not in tables:
         if tables:
             raise NotAStore(

@@ -18,7 +18,7 @@ from compliance.signing import Envelope
 from parties import peers, witnessing
 from parties.errors import JobError, NoReceipt
 from parties.identity import Identity
-from parties.node import Node
+from parties.node import CREATED, Node
 
 _HIDDEN = {"type", "time", "nonce"}
 _MAX_RECEIPT = 8 << 20
@@ -41,6 +41,9 @@ def verify(node: Node, *, offline: bool = False) -> tuple[Verdict, list[str]]:
             witnesses=[VerifierKey.parse(peer.witness_key) for peer in partners],
             partners=[VerifierKey.parse(peer.log_key) for peer in partners],
         )
+        first = next(node.log.entries(conn), None)
+    if first is None or _body(first).get("type") != CREATED:
+        strangers.append(("entry 0", "the log does not begin with the making of this node"))
     for where, problem in strangers:
         verdict.report.add(where, problem)
     silent = [peer.name for peer in partners if offline or not _asked(node, peer, verdict)]

@@ -1,17 +1,31 @@
 """A node's home: its folder, its configuration file, and where everything in it lies."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from compliance import document
-from parties.errors import ConfigError, HomeExists, NoHome
+from parties.errors import ConfigError, HomeExists, HomeUnusable, NoHome
 from parties.identity import NAME
 from parties.sources import Dataset, Region
 
 Sector = Literal["bank", "ecommerce", "telecom", "insurance", "other"]
-Address = Annotated[str, Field(pattern=r"^[^\s:]+:\d{1,5}$")]
+_MEND = "Mend the file; docs/reference/config.yaml is a complete example."
+_MAX_THREADS = 512  # each has a stack; more only get in each other's way
+
+
+def _address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not re.fullmatch(r"[^\s:]+", host) or not re.fullmatch(r"[0-9]{1,5}", port):
+        raise ValueError("must be HOST:PORT")
+    if not 0 < int(port) < 1 << 16:
+        raise ValueError("must have a port from 1 to 65535")
+    return text
+
+
+Address = Annotated[str, AfterValidator(_address)]
 
 
 class Limits(BaseModel):
@@ -37,7 +51,7 @@ class Config(BaseModel):
     address: Address
     store: str = "sqlite:///concordat.db"
     metrics: Address | None = None
-    threads: int = Field(0, ge=0)
+    threads: int = Field(0, ge=0, le=_MAX_THREADS)
     region: Region = "CN"
     limits: Limits = Limits()
     datasets: dict[str, Dataset] = {}
@@ -78,18 +92,25 @@ class Home:
                 "Make one with `concordat init HOME --name NAME --sector SECTOR`, or name another.",
             )
         try:
-            return Config.model_validate(document.load(self.config_file.read_text("utf-8")))
+            fields = document.load(self.read(self.config_file).decode())
         except (document.DocumentError, UnicodeDecodeError) as error:
-            raise ConfigError(
-                f"{self.config_file} is not YAML: {error}.",
-                "Mend the file; docs/reference/config.yaml is a complete example.",
-            ) from error
+            raise ConfigError(f"{self.config_file} is not YAML: {error}.", _MEND) from error
+        try:
+            return Config.model_validate(fields)
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"]) or "the file"
-            raise ConfigError(
-                f"{self.config_file}: {place}: {first['msg']}.",
-                "Mend the file; docs/reference/config.yaml is a complete example.",
+            problem = first["msg"].removeprefix("Value error, ")
+            raise ConfigError(f"{self.config_file}: {place}: {problem}.", _MEND) from error
+
+    def read(self, path: Path) -> bytes:
+        """A file of the home. Raises HomeUnusable."""
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise HomeUnusable(
+                f"{path} cannot be read: {error.strerror}.",
+                "Restore it from a backup, or give the node's user permission to read it.",
             ) from error
 
     def store_url(self, config: Config) -> str:
@@ -100,7 +121,10 @@ class Home:
         return f"sqlite:///{self.path / path}"
 
     def create(self, name: str, sector: Sector, address: str) -> Config:
-        """Lay out a new home. Raises HomeExists, ConfigError; touches nothing if it raises."""
+        """Lay out a new home.
+
+        Raises HomeExists, ConfigError, HomeUnusable; touches nothing that was there.
+        """
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise HomeExists(
                 f"{self.path} exists and is not empty.",
@@ -111,6 +135,13 @@ class Home:
                 f"{name!r} cannot be a node's name.",
                 "Use lower-case letters, digits and hyphens: it becomes a DNS name.",
             )
+        try:
+            _address(address)
+        except ValueError as error:
+            raise ConfigError(
+                f"{address!r} is not an address: it {error}.",
+                "Give --address as HOST:PORT, where partners reach the node, or leave it out.",
+            ) from error
         config = Config(name=name, sector=sector, listen=address, address=address)
         self.path.mkdir(parents=True, exist_ok=True)
         self.path.chmod(0o700)

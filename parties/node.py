@@ -2,15 +2,18 @@
 
 import logging
 import random
+import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import grpc
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from sqlalchemy import Connection
 
 from compliance import consent, gate, receipt, register, witness  # noqa: F401 (their tables)
@@ -24,33 +27,58 @@ from federated._native import SecretKey
 from federated.paillier import keys
 from parties import peers, results, runs
 from parties.config import Home, Sector
-from parties.errors import Busy, ConfigError, Interrupted, UnknownRun
+from parties.errors import (
+    Busy,
+    ConfigError,
+    HandshakeRefused,
+    HomeUnusable,
+    Interrupted,
+    UnknownRun,
+)
 from parties.files import write_private
 from parties.identity import (
     NODE_LIFETIME,
+    UNREADABLE,
     Authority,
     Identity,
     certificate_pem,
     key_pem,
+    load_authority,
     load_key,
     log_name,
+    san_of,
     witness_name,
 )
 from parties.sources import Dataset
 from parties.wire import Cancellable, PeerClient, dial
 
+CREATED = "node.created"  # the first entry of every node's log
+
 
 class Node:
     """Opened by each command for itself; several may be open at once."""
 
-    def __init__(self, home: Home, clock: Callable[[], datetime] = lambda: datetime.now(UTC)):
+    def __init__(self, home: Home, *, create_store: bool = False) -> None:
+        """Raises NoHome, ConfigError, HomeUnusable, KeyFileError, E70x."""
         self.home = home
-        self.now = clock
+        self.now: Callable[[], datetime] = lambda: datetime.now(UTC)
         self.config = home.config()
         _native.set_threads(self.config.threads)
         name = self.config.name
         self.logger = logging.getLogger("concordat.node")
-        self.store = open_store(home.store_url(self.config))
+        authority = home.read(home.certificate("authority")).decode("latin-1")
+        try:
+            self.authority_certificate = load_authority(authority)
+        except HandshakeRefused as error:
+            raise _unusable(home.certificate("authority")) from error
+        if san_of(self.certificate()) != name:
+            raise ConfigError(
+                f"{home.config_file} calls the node {name!r}; its keys and certificates were made "
+                f"for {san_of(self.certificate())!r}.",
+                "Put that name back: partners, consents and agreements know the node by it. For "
+                "another name, make another node with `concordat init`.",
+            )
+        self.store = open_store(home.store_url(self.config), create=create_store)
         self.signing_key = SigningKey.load(home.key("signing"))
         self.log = Log(log_name(name), SigningKey.load(home.key("log")))
         self.witness_signing_key = SigningKey.load(home.key("witness"))
@@ -62,7 +90,7 @@ class Node:
             name=name,
             sector=self.config.sector,
             address=self.config.address,
-            authority_pem=home.certificate("authority").read_text("ascii"),
+            authority_pem=authority,
             signing_key=self.signing_key.public,
             log_key=str(self.log.verifier),
             witness_key=str(self.witness_key),
@@ -76,9 +104,24 @@ class Node:
 
     @classmethod
     def create(cls, home: Home, name: str, sector: Sector, address: str | None) -> "Node":
-        """Make a home and open it. Raises HomeExists, ConfigError."""
+        """Make a home and open it. Raises HomeExists, ConfigError, HomeUnusable."""
+        new = not home.path.exists()
+        try:
+            home.create(name, sector, address or f"127.0.0.1:{_free_port()}")
+            return cls._make(home, name)
+        except Exception as error:
+            if new:
+                shutil.rmtree(home.path, ignore_errors=True)
+            if not isinstance(error, OSError):
+                raise
+            raise HomeUnusable(
+                f"The node could not be made in {home.path}: {error.strerror}.",
+                "See that the disk has room and that this user may write there.",
+            ) from error
+
+    @classmethod
+    def _make(cls, home: Home, name: str) -> "Node":
         now = datetime.now(UTC)
-        home.create(name, sector, address or f"127.0.0.1:{_free_port()}")
         authority = Authority.create(name, now)
         certificate, key = authority.issue(name, now, NODE_LIFETIME)
         home.certificate("authority").write_bytes(certificate_pem(authority.certificate))
@@ -89,10 +132,10 @@ class Node:
             SigningKey.generate().save(home.key(purpose))
         for purpose in ("lookup", "wrapping"):
             create_key(home.key(purpose))
-        node = cls(home)
+        node = cls(home, create_store=True)
         with node.writing() as conn:
             body = {"fingerprint": node.identity.fingerprint}
-            node.log.append(conn, "node.created", body, time=now)
+            node.log.append(conn, CREATED, body, time=now)
             node.log.checkpoint(conn)
         return node
 
@@ -145,8 +188,13 @@ class Node:
     # Keys
 
     def authority(self) -> Authority:
-        certificate = x509.load_pem_x509_certificate(self.identity.authority_pem.encode())
-        return Authority(certificate, load_key(self.home.key("authority").read_bytes()))
+        """Raises HomeUnusable."""
+        path = self.home.key("authority")
+        try:
+            key = load_key(self.home.read(path))
+        except (TypeError, ValueError, UnsupportedAlgorithm) as error:
+            raise _unusable(path) from error
+        return Authority(self.authority_certificate, key)
 
     def signing_keys(self) -> dict[str, bytes]:
         """Ed25519 public keys that sign agreements and receipts, by party: ours and the pinned."""
@@ -156,13 +204,21 @@ class Node:
         """This node's key of that size, made on first use."""
         path = self.home.key(f"paillier-{bits}")
         if path.exists():
-            return keys.load(path.read_bytes())
+            try:
+                return keys.load(self.home.read(path))
+            except ValueError as error:
+                raise _unusable(path) from error
         key = keys.generate(bits)
         write_private(path, keys.dump(key))
         return key
 
     def certificate(self) -> x509.Certificate:
-        return x509.load_pem_x509_certificate(self.home.certificate("node").read_bytes())
+        """Raises HomeUnusable."""
+        path = self.home.certificate("node")
+        try:
+            return x509.load_pem_x509_certificate(self.home.read(path))
+        except UNREADABLE as error:
+            raise _unusable(path) from error
 
     def days_left(self) -> int:
         """Whole days until the node's certificate expires; negative if it has."""
@@ -188,8 +244,8 @@ class Node:
     ) -> AbstractContextManager[PeerClient]:
         """A connection to a partner, with this node's certificate or an invitation's."""
         key, certificate = credentials or (
-            self.home.key("node").read_bytes(),
-            self.home.certificate("node").read_bytes(),
+            self.home.read(self.home.key("node")),
+            self.home.read(self.home.certificate("node")),
         )
         return dial(
             peer,
@@ -210,20 +266,21 @@ class Node:
             # Our own authority signs invitations.
             known = [self.identity, *self.peers()]
             return (
-                self.home.key("node").read_bytes(),
-                self.home.certificate("node").read_bytes(),
+                self.home.read(self.home.key("node")),
+                self.home.read(self.home.certificate("node")),
                 "".join(peer.authority_pem for peer in known).encode(),
             )
 
         def configuration(key: bytes, certificate: bytes, authorities: bytes) -> Any:
             return grpc.ssl_server_certificate_configuration([(key, certificate)], authorities)
 
+        given = read()
+
         def changed() -> Any:
             nonlocal given
             last, given = given, read()
             return None if given == last else configuration(*given)
 
-        given = read()
         return grpc.dynamic_ssl_server_credentials(
             configuration(*given), changed, require_client_authentication=True
         )
@@ -273,6 +330,12 @@ class Node:
                 body = {"run": run, "state": runs.INTERRUPTED, "error": Interrupted.code}
                 self.log.append(conn, "run.ended", body, time=now)
             self.log.checkpoint(conn)
+
+
+def _unusable(path: Path) -> HomeUnusable:
+    return HomeUnusable(
+        f"{path} does not hold what it should.", "Restore it from a backup; nothing was changed."
+    )
 
 
 def _free_port() -> int:

@@ -101,7 +101,7 @@ class Institution:
     def create(cls, folder: Path, name: str) -> "Institution":
         return cls(
             name,
-            open_store(f"sqlite:///{folder}/{name}.db"),
+            open_store(f"sqlite:///{folder}/{name}.db", create=True),
             Log(f"{name}.example/log", SigningKey.generate()),
             SigningKey.generate(),
             VaultKeys(token_bytes(32), token_bytes(32)),

@@ -46,7 +46,7 @@ WITNESS_KEY = VerifierKey("partner.example/witness", WITNESS.public, COSIGNATURE
 
 @pytest.fixture
 def engine(tmp_path):
-    return open_store(f"sqlite:///{tmp_path}/node.db")
+    return open_store(f"sqlite:///{tmp_path}/node.db", create=True)
 
 
 def fill(engine, count):
@@ -301,7 +301,7 @@ def test_a_sub_tree_that_was_changed_gives_no_valid_proof(engine):
 
 
 def append_repeatedly(url, name, count):
-    engine = open_store(url)
+    engine = open_store(url, create=True)
     for n in range(count):
         with write(engine) as conn:
             LOG.append_many(conn, [("test", {"by": name, "n": n}), ("other", {})], time=NOW)
@@ -330,7 +330,7 @@ def test_two_processes_append_at_once(tmp_path):
 
 
 def append_and_acknowledge(url, descriptor):
-    engine = open_store(url)
+    engine = open_store(url, create=True)
     while True:
         with write(engine) as conn:
             index = LOG.append(conn, "test", {}, time=NOW)

@@ -1,6 +1,9 @@
 import multiprocessing
+import resource
+import signal
 import sqlite3
 import stat
+import sys
 
 import pytest
 from sqlalchemy import insert, select
@@ -12,6 +15,7 @@ from compliance.errors import (
     StoreDamaged,
     StoreFull,
     StoreLocked,
+    StoreMissing,
     StoreReadOnly,
     StoreTooNew,
     StoreUnavailable,
@@ -36,7 +40,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def engine(path):
-    return open_store(f"sqlite:///{path}?timeout=0.1")
+    return open_store(f"sqlite:///{path}?timeout=0.1", create=True)
 
 
 def test_a_new_store_is_private_durable_and_forgets_what_is_deleted(engine, path):
@@ -106,10 +110,42 @@ def test_a_full_disk_is_reported_and_nothing_half_written(engine):
 
 
 def test_a_read_only_file(engine, path):
+    with write(engine) as conn:
+        conn.execute(node(7))
     engine.dispose()
     read_only = open_store(f"sqlite:///file:{path}?mode=ro&uri=true")
     with pytest.raises(StoreReadOnly), write(read_only) as conn:
         conn.execute(node(0))
+    with read(read_only) as conn:
+        assert indexes(conn) == [7]
+
+
+def _write_into_a_short_file(path, room):
+    """In a process of its own: files may not grow beyond what the store has, and a little."""
+    engine = store.open_store(f"sqlite:///{path}")
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+    try:
+        with write(engine) as conn:
+            for index in range(100, 20_000):
+                conn.execute(node(index))
+    except (StoreUnavailable, StoreFull):
+        sys.exit(7)
+
+
+def test_a_file_that_may_not_grow(engine, path):
+    """RLIMIT_FSIZE, as a quota or a full disk: root is not exempt from it."""
+    with write(engine) as conn:
+        conn.execute(node(7))
+    context = multiprocessing.get_context("spawn")
+    room = 64 << 10
+    writing = context.Process(target=_write_into_a_short_file, args=(path, room))
+    writing.start()
+    writing.join()
+    assert writing.exitcode == 7
+    with write(engine) as conn:
+        assert indexes(conn) == [7]
+        conn.execute(node(8))
 
 
 def test_programming_errors_are_not_disguised_and_show_no_values(engine):
@@ -125,25 +161,35 @@ def test_programming_errors_are_not_disguised_and_show_no_values(engine):
 )
 def test_other_urls_are_refused(url):
     with pytest.raises(UnsupportedStore):
-        open_store(url)
+        open_store(url, create=True)
+
+
+def test_a_missing_store_is_not_replaced_by_an_empty_one(path):
+    for url in (f"sqlite:///{path}", f"sqlite:///file:{path}?mode=rwc&uri=true"):
+        with pytest.raises(StoreMissing):
+            open_store(url)
+        assert not path.exists()
+    path.touch()
+    with pytest.raises(StoreMissing):
+        open_store(f"sqlite:///{path}")
 
 
 def test_a_missing_folder(tmp_path):
     with pytest.raises(StoreUnavailable):
-        open_store(f"sqlite:///{tmp_path}/missing/node.db")
+        open_store(f"sqlite:///{tmp_path}/missing/node.db", create=True)
 
 
 def test_a_file_that_is_no_database(path):
     path.write_bytes(b"not a database, but longer than the header of one" * 10)
     with pytest.raises(NotAStore):
-        open_store(f"sqlite:///{path}")
+        open_store(f"sqlite:///{path}", create=True)
 
 
 def test_another_programs_database(path):
     with sqlite3.connect(path) as conn:
         conn.execute("CREATE TABLE songs (title)")
     with pytest.raises(NotAStore, match="another program"):
-        open_store(f"sqlite:///{path}")
+        open_store(f"sqlite:///{path}", create=True)
     with sqlite3.connect(path) as conn:
         assert conn.execute("SELECT name FROM sqlite_master").fetchall() == [("songs",)]
 
@@ -177,7 +223,7 @@ def test_a_truncated_file(engine, path):
 
 
 def _open(path, index):
-    with write(store.open_store(f"sqlite:///{path}")) as conn:
+    with write(store.open_store(f"sqlite:///{path}", create=True)) as conn:
         conn.execute(node(index))
 
 

@@ -27,7 +27,7 @@ SUBTREE_ROOT = merkle.root(SUBTREE)
 def original(tmp_path_factory):
     """20 entries and a bulk import, with checkpoints at 8, 20 and 21, the last two cosigned."""
     path = tmp_path_factory.mktemp("store") / "node.db"
-    engine = open_store(f"sqlite:///{path}")
+    engine = open_store(f"sqlite:///{path}", create=True)
     with write(engine) as conn:
         for size, entries in ((8, range(8)), (20, range(8, 20))):
             bodies = [("test", {"n": n, "run": f"run {n}"}) for n in entries]

@@ -58,13 +58,13 @@ CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=
 @pytest.fixture
 def ours(tmp_path):
     """The store of the log."""
-    return open_store(f"sqlite:///{tmp_path}/ours.db")
+    return open_store(f"sqlite:///{tmp_path}/ours.db", create=True)
 
 
 @pytest.fixture
 def theirs(tmp_path):
     """The store of the witness."""
-    return open_store(f"sqlite:///{tmp_path}/theirs.db")
+    return open_store(f"sqlite:///{tmp_path}/theirs.db", create=True)
 
 
 @pytest.fixture
@@ -195,7 +195,7 @@ def test_a_forged_empty_tree_is_refused(theirs, witness):
 
 
 def test_logs_do_not_mix(ours, theirs, witness, tmp_path):
-    others = open_store(f"sqlite:///{tmp_path}/others.db")
+    others = open_store(f"sqlite:///{tmp_path}/others.db", create=True)
     grow(ours, 3)
     grow(others, 5, OTHER_LOG)
     assert answer(theirs, witness, ask(ours, 0)).status == 200
@@ -322,7 +322,7 @@ def test_a_log_that_lost_count_is_told_the_size(ours, theirs, witness):
 
 
 def test_a_store_rolled_back_to_an_old_copy_is_noticed(ours, theirs, witness, tmp_path):
-    old_copy = open_store(f"sqlite:///{tmp_path}/copy.db")
+    old_copy = open_store(f"sqlite:///{tmp_path}/copy.db", create=True)
     grow(old_copy, 2)
     grow(ours, 5)
     answer(theirs, witness, ask(ours, 0))
@@ -334,7 +334,7 @@ def test_a_store_rolled_back_to_an_old_copy_is_noticed(ours, theirs, witness, tm
 
 
 def test_a_rewritten_log_is_a_split_view(ours, theirs, witness, tmp_path):
-    rewritten = open_store(f"sqlite:///{tmp_path}/rewritten.db")
+    rewritten = open_store(f"sqlite:///{tmp_path}/rewritten.db", create=True)
     for count in (3, 5):
         grow(rewritten, count)
         grow(ours, 3)
@@ -400,7 +400,9 @@ def test_a_fresh_cosignature_replaces_the_earlier_one(ours, theirs, witness):
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=6))
 def test_any_history_is_cosigned(tmp_path_factory, counts):
     folder = tmp_path_factory.mktemp("witness")
-    ours, theirs = (open_store(f"sqlite:///{folder}/{name}.db") for name in ("ours", "theirs"))
+    ours, theirs = (
+        open_store(f"sqlite:///{folder}/{name}.db", create=True) for name in ("ours", "theirs")
+    )
     witness = Witness("w", WITNESS_KEY, [LOG.verifier])
     old = 0
     for count in counts:

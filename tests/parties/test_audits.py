@@ -8,7 +8,8 @@ import pytest
 from conftest import make
 from rich.console import Console
 
-from compliance.errors import StoreDamaged
+from compliance.errors import StoreDamaged, StoreMissing
+from compliance.store import open_store
 from parties import audits
 from parties.node import Node
 
@@ -29,6 +30,17 @@ def test_a_new_node_passes(bank: Node) -> None:
     assert verdict.ok, verdict.report.findings
     assert silent == []
     assert "1 entries is whole and cosigned by nobody yet" in str(verdict)
+
+
+def test_a_store_that_was_deleted_does_not_pass(bank: Node) -> None:
+    for path in bank.home.path.glob("concordat.db*"):
+        path.unlink()
+    with pytest.raises(StoreMissing):
+        Node.open(bank.home)
+    open_store(bank.home.store_url(bank.config), create=True)
+    assert findings(Node.open(bank.home)) == [
+        "entry 0: the log does not begin with the making of this node"
+    ]
 
 
 def test_partners_that_serve_are_asked(paired: tuple[Node, Node]) -> None:

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -5,8 +6,9 @@ from conftest import make
 
 from compliance.errors import StoreReadOnly
 from parties.config import Home
-from parties.errors import ConfigError, HomeExists, NoHome
+from parties.errors import ConfigError, HomeExists, HomeUnusable, NoHome
 from parties.node import Node
+from protos.errors import ConcordatError
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,6 +36,50 @@ def test_a_name_must_be_a_dns_label(tmp_path: Path, name: str) -> None:
     assert not (tmp_path / "home").exists()
 
 
+@pytest.mark.parametrize("address", ["nonsense", "host:", "host:http", "host:70000", "a b:1"])
+def test_an_address_must_be_one(tmp_path: Path, address: str) -> None:
+    with pytest.raises(ConfigError, match="is not an address"):
+        Node.create(Home(tmp_path / "home"), "bank", "bank", address)
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_place_where_no_home_can_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(HomeUnusable):
+        Node.create(Home(tmp_path / "file" / "home"), "bank", "bank", None)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_text("garbage")])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "certificates/authority.pem",
+        "certificates/node.pem",
+        "keys/authority",
+        "keys/signing",
+        "keys/log",
+        "keys/witness",
+        "keys/lookup",
+        "keys/wrapping",
+        "concordat.db",
+    ],
+)
+def test_a_missing_or_spoilt_file_is_a_numbered_error(
+    tmp_path: Path, name: str, spoil: Callable[[Path], object]
+) -> None:
+    node = make(tmp_path, "bank")
+    node.store.dispose()  # nothing is left beside the database
+    home = node.home
+    spoil(home.path / name)
+    with pytest.raises(ConcordatError) as failed:
+        Node.open(home).renew_certificate()
+    assert failed.value.code in {"E404", "E504", "E631", "E704", "E708"}
+    assert failed.value.next_step
+    if name == "concordat.db":
+        assert (home.path / name).exists() == (failed.value.code == "E704")
+
+
 def test_a_folder_without_configuration_is_no_home(tmp_path: Path) -> None:
     with pytest.raises(NoHome, match=str(tmp_path)):
         Node.open(Home(tmp_path))
@@ -44,7 +90,11 @@ def test_a_folder_without_configuration_is_no_home(tmp_path: Path) -> None:
     [
         ("surprise: 1", "surprise"),
         ("threads: -1", "threads"),
+        ("threads: 9999", "threads"),
         ("listen: nowhere", "listen"),
+        ("address: bank.example:0", "address"),
+        ("address: bank.example:65536", "address"),
+        ("name: another", "made for 'bank'"),
         ("datasets: {t: {path: t.xls, identifier: {column: a, kind: phone}}}", "datasets.t.path"),
         ("datasets: {t: {path: t.csv, identifier: {column: a, kind: fax}}}", "identifier.kind"),
         ("limits: {rows: many}", "limits.rows"),
@@ -60,7 +110,7 @@ def test_a_mistake_in_the_configuration_is_named(tmp_path: Path, line: str, plac
     kept = [old for old in home.config_file.read_text().splitlines() if not old.startswith(name)]
     home.config_file.write_text("\n".join([*kept, line]) if name else line)
     with pytest.raises(ConfigError, match=place):
-        home.config()
+        Node.open(home)
 
 
 def test_no_is_a_region_and_not_a_refusal(tmp_path: Path) -> None:
