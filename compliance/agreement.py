@@ -7,7 +7,7 @@ is the canonical JSON of the document as written, so nothing here fills in a val
 import hashlib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, ClassVar, Literal, Self
@@ -31,7 +31,8 @@ from protos.errors import ConcordatError
 
 MINIMUM_GROUP_FLOOR = 10  # docs/adr/0031: a smaller group shields nobody
 MAX_SEGMENTS = 10_000
-RUN_WINDOW = timedelta(hours=24)  # what limits.runs_per_day counts over
+CREDIT_REPORTING = "credit-reporting"  # a purpose that starts with it needs the clause
+WRITTEN = "written"
 
 Token = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$")]
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,128}$")]
@@ -60,6 +61,10 @@ def _release(value: object) -> object:
     if value == "noised":
         raise ValueError("noised is not yet there; only exact is")
     return value
+
+
+def _referenced(value: object) -> object:
+    return {"reference": value} if isinstance(value, str) else value
 
 
 Time = Annotated[AwareDatetime, BeforeValidator(_time)]
@@ -264,8 +269,50 @@ class Jobs(_Model):
         return self
 
 
+# What limits of the number of runs count over.
+_WINDOWS = {
+    "runs_per_day": (timedelta(hours=24), "24 hours"),
+    "runs_per_week": (timedelta(days=7), "7 days"),
+    "runs_per_month": (timedelta(days=30), "30 days"),
+}
+Runs = Annotated[int, Field(ge=1, le=10_000)]
+
+
 class Limits(_Model):
-    runs_per_day: Annotated[int, Field(ge=1, le=10_000)]
+    """How often and how much; a run that was not finished counts as well.
+
+    At least one limit of the number of runs; day, week and month are the last 24 hours, 7 and 30
+    days.
+    """
+
+    runs_per_day: Runs | None = None
+    runs_per_week: Runs | None = None
+    runs_per_month: Runs | None = None
+    hours_between_runs: Annotated[int, Field(ge=1, le=8760)] | None = None
+    features_per_job: Annotated[int, Field(ge=1, le=256)] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.model_fields_set & _WINDOWS.keys():
+            raise ValueError("should say runs_per_day, runs_per_week or runs_per_month")
+        return self
+
+
+class ImpactAssessment(_Model):
+    """Where the assessment is filed, and until when it holds: now < valid_until."""
+
+    reference: Text
+    valid_until: Time | None = None
+
+
+class CreditReporting(_Model):
+    """The licence under which a credit reporting purpose is pursued: now < valid_until.
+
+    Consents have to be written (docs/compliance.md).
+    """
+
+    licence: Text
+    valid_until: Time | None = None
 
 
 class Agreement(_Document):
@@ -281,7 +328,8 @@ class Agreement(_Document):
     legal_basis: Literal["consent"]
     valid: Validity
     retention_days: Annotated[int, Field(ge=1, le=36_525)]
-    impact_assessment: Text
+    impact_assessment: Annotated[ImpactAssessment, BeforeValidator(_referenced)]
+    credit_reporting: CreditReporting | None = None
     data: Data
     segmentation: Annotated[tuple[Axis, ...], Field(max_length=4)] = ()
     jobs: Jobs
@@ -298,6 +346,16 @@ class Agreement(_Document):
         """SHA-256 of the document (32 bytes)."""
         return hashlib.sha256(self._document).digest()
 
+    @property
+    def named(self) -> tuple[str, int]:
+        """Its name and version."""
+        return self.agreement, self.version
+
+    @property
+    def consent_kinds(self) -> frozenset[str] | None:
+        """The kinds of consent that count under it; None: any."""
+        return frozenset({WRITTEN}) if self.credit_reporting else None
+
     @classmethod
     def from_document(cls, document: bytes) -> Self:
         agreement = super().from_document(document)
@@ -310,6 +368,8 @@ class Agreement(_Document):
             raise ValueError("parties: bank and partner should be two institutions")
         if not self.valid.start < self.valid.until:
             raise ValueError("valid: from should be before until")
+        if self.purpose.startswith(CREDIT_REPORTING) and self.credit_reporting is None:
+            raise ValueError("credit_reporting: this purpose needs a licence")
         if self.data.bank.identifier != self.data.partner.identifier:
             raise ValueError("data: both sides should use the same identifier")
         if self.jobs.insight and not (self.segmentation and self.data.partner.features):
@@ -354,45 +414,75 @@ class Job(_Document):
         return canonical(self.model_dump(mode="json", exclude={"output"}, exclude_defaults=True))
 
 
-def permits(agreement: Agreement, job: Job, *, now: datetime, runs: int) -> None:
+Clauses = Iterator[tuple[str, str]]  # what refuses a job: the clause's path, and why
+
+
+def permits(
+    agreement: Agreement, job: Job, *, now: datetime, runs: Callable[[timedelta], int]
+) -> None:
     """Raises AgreementRefusal (E310), naming the clause, unless the agreement allows this job now.
 
-    runs: how many runs were started under the agreement within RUN_WINDOW.
+    runs: how many runs were started under the agreement within the last so long.
     """
-
-    def refuse(clause: str, why: str) -> AgreementRefusal:
-        return AgreementRefusal(agreement.agreement, agreement.version, clause, why)
-
     if job.agreement != agreement.agreement:
-        raise refuse("agreement", "the job names another agreement")
+        raise AgreementRefusal(*agreement.named, "agreement", "the job names another agreement")
+    for found in (
+        _outside_validity(agreement, now),
+        _not_named(agreement, job),
+        _beyond_limits(agreement.limits, job, runs),
+    ):
+        for clause, why in found:
+            raise AgreementRefusal(*agreement.named, clause, why)
+
+
+def _outside_validity(agreement: Agreement, now: datetime) -> Clauses:
+    assessment, reporting = agreement.impact_assessment, agreement.credit_reporting
     if now < agreement.valid.start:
-        raise refuse("valid.from", "it is not yet valid")
+        yield "valid.from", "it is not yet valid"
     if now >= agreement.valid.until:
-        raise refuse("valid.until", "it is no longer valid")
+        yield "valid.until", "it is no longer valid"
+    if assessment.valid_until is not None and now >= assessment.valid_until:
+        yield "impact_assessment.valid_until", "the assessment is no longer valid"
+    if reporting and reporting.valid_until is not None and now >= reporting.valid_until:
+        yield "credit_reporting.valid_until", "the licence is no longer valid"
+
+
+def _not_named(agreement: Agreement, job: Job) -> Clauses:
     if job.purpose != agreement.purpose:
-        raise refuse("purpose", f"it is for {agreement.purpose}, not for {job.purpose}")
+        yield "purpose", f"it is for {agreement.purpose}, not for {job.purpose}"
     terms = getattr(agreement.jobs, job.job)
     if terms is None:
-        raise refuse(f"jobs.{job.job}", "it does not allow this kind of job")
+        yield f"jobs.{job.job}", "it does not allow this kind of job"
     for name, statistics in job.features.items():
         clause = f"data.partner.features.{name}"
         feature = agreement.data.partner.features.get(name)
         if feature is None:
-            raise refuse(clause, "it names no such feature")
+            yield clause, "it names no such feature"
+            return
         more = [statistic for statistic in statistics if statistic not in terms.statistics]
         if more:
-            raise refuse("jobs.insight.statistics", f"it does not allow {', '.join(more)}")
+            yield "jobs.insight.statistics", f"it does not allow {', '.join(more)}"
         if "histogram" in statistics and not feature.bins:
-            raise refuse(f"{clause}.bins", "a histogram needs its edges there")
+            yield f"{clause}.bins", "a histogram needs its edges there"
         if "share" in statistics and feature.share is None:
-            raise refuse(f"{clause}.share", "a share needs its condition there")
+            yield f"{clause}.share", "a share needs its condition there"
         if "variance" in statistics and feature.span**2 >= 2**63:
-            raise refuse(clause, "its range is too wide for a variance to be exact")
-    if runs >= agreement.limits.runs_per_day:
-        raise refuse(
-            "limits.runs_per_day",
-            f"{runs} runs were started in the last 24 hours, unfinished ones included",
-        )
+            yield clause, "its range is too wide for a variance to be exact"
+
+
+def _beyond_limits(limits: Limits, job: Job, runs: Callable[[timedelta], int]) -> Clauses:
+    if limits.features_per_job is not None and len(job.features) > limits.features_per_job:
+        yield "limits.features_per_job", f"the job names {len(job.features)} features"
+    for name, (window, words) in _WINDOWS.items():
+        limit = getattr(limits, name)
+        if limit is not None and (started := runs(window)) >= limit:
+            yield (
+                f"limits.{name}",
+                f"{started} runs were started in the last {words}, unfinished ones included",
+            )
+    hours = limits.hours_between_runs
+    if hours is not None and runs(timedelta(hours=hours)):
+        yield "limits.hours_between_runs", f"a run was started in the last {hours} hours"
 
 
 def disclosure(agreement: Agreement, job: Job) -> dict[str, list[str]]:

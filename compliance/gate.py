@@ -48,11 +48,12 @@ class Standing(IntEnum):
     ANOTHER_PURPOSE = 1
     ANOTHER_RECIPIENT = 2
     CATEGORIES_NOT_COVERED = 3
-    NOT_YET_VALID = 4
-    EXPIRED = 5
-    WITHDRAWN = 6
-    RESTRICTED = 7
-    LIVE = 8
+    ANOTHER_KIND = 4
+    NOT_YET_VALID = 5
+    EXPIRED = 6
+    WITHDRAWN = 7
+    RESTRICTED = 8
+    LIVE = 9
 
     def __str__(self) -> str:
         return self.name.lower().replace("_", " ")
@@ -70,13 +71,17 @@ run_inputs = Table(
 
 @dataclass(frozen=True)
 class Scope:
-    """What a run asks of one side's people: under which agreement, for what, to whom, what data."""
+    """What a run asks of one side's people: under which agreement, for what, to whom, what data.
+
+    kinds: those of consent that count; None: any.
+    """
 
     agreement: str
     version: int
     purpose: str
     recipient: str
     categories: frozenset[str]
+    kinds: frozenset[str] | None = None
 
     @classmethod
     def of(cls, agreement: Agreement, side: Literal["bank", "partner"]) -> Self:
@@ -88,6 +93,7 @@ class Scope:
             purpose=agreement.purpose,
             recipient=parties.partner if side == "bank" else parties.bank,
             categories=frozenset((data.bank if side == "bank" else data.partner).categories),
+            kinds=agreement.consent_kinds,
         )
 
 
@@ -209,10 +215,21 @@ def _of_terms(conn: Connection, scope: Scope) -> pd.Series:
     covers = np.array(
         [scope.categories <= set(names.split(";")) for names in known["categories"]], np.bool_
     )
+    fits = known["kind"].isin(known["kind"] if scope.kinds is None else list(scope.kinds))
     standing = np.select(
-        [known["purpose"] != scope.purpose, known["recipient"] != scope.recipient, covers],
-        [Standing.ANOTHER_PURPOSE, Standing.ANOTHER_RECIPIENT, Standing.LIVE],
-        Standing.CATEGORIES_NOT_COVERED,
+        [
+            known["purpose"] != scope.purpose,
+            known["recipient"] != scope.recipient,
+            ~covers,
+            ~fits,
+        ],
+        [
+            Standing.ANOTHER_PURPOSE,
+            Standing.ANOTHER_RECIPIENT,
+            Standing.CATEGORIES_NOT_COVERED,
+            Standing.ANOTHER_KIND,
+        ],
+        Standing.LIVE,
     )
     return pd.Series(standing, known["id"])
 

@@ -135,7 +135,7 @@ def _agreement_json(_: Path) -> Target:
                 purpose=agreement.purpose,
                 features={name: terms.statistics},
             )
-            permits(agreement, job, now=agreement.valid.start, runs=0)
+            permits(agreement, job, now=agreement.valid.start, runs=lambda _: 0)
             disclosure(agreement, job)
             jobs._features(agreement, job)
 

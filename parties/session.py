@@ -29,7 +29,7 @@ from typing import Any, Literal
 import numpy as np
 
 from compliance import gate, receipt
-from compliance.agreement import RUN_WINDOW, Agreement, Job, disclosure, permits
+from compliance.agreement import Agreement, Job, disclosure, permits
 from compliance.canonical import timestamp
 from compliance.errors import ConsentChanged
 from compliance.note import Checkpoint, VerifierKey
@@ -100,8 +100,11 @@ def plan(node: Node, job_yaml: str) -> Plan:
 def _plan(node: Node, agreement: Agreement, job: Job, peer: str) -> Plan:
     now = node.now()
     with node.reading() as conn:
-        started = receipt.runs_started_since(conn, agreement.agreement, now - RUN_WINDOW)
-    permits(agreement, job, now=now, runs=started)
+
+        def runs_within(window: timedelta) -> int:
+            return receipt.runs_started_since(conn, agreement.agreement, now - window)
+
+        permits(agreement, job, now=now, runs=runs_within)
     return Plan(job, agreement, node.peer(peer), disclosure(agreement, job))
 
 

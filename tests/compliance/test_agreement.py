@@ -11,6 +11,7 @@ from compliance.agreement import MINIMUM_GROUP_FLOOR, Agreement, Job, disclosure
 from compliance.canonical import canonical
 from compliance.document import MAX_CHARACTERS
 from compliance.errors import AgreementInvalid, AgreementRefusal, JobInvalid, NotCanonical
+from compliance.gate import Scope
 
 
 def test_the_document_is_the_canonical_json_of_what_was_written():
@@ -86,6 +87,14 @@ def test_the_order_in_which_names_are_written_does_not_matter(random):
         ("[count, sum", "[median, sum", r"statistics\[1\]: should be 'count', 'sum'"),
         ("[count, sum", "[sum, sum", "statistics should all differ"),
         ("runs_per_day: 2", "runs_per_day: 0", "runs_per_day: should be greater"),
+        ("{runs_per_day: 2}", "{hours_between_runs: 1}", "limits: should say runs_per_day"),
+        ("{runs_per_day: 2}", "{runs_per_week: 0}", "runs_per_week: should be greater"),
+        ("{runs_per_day: 2}", "{runs_per_day: 2, features_per_job: 0}", "features_per_job"),
+        ("PIA-2026-014", "{valid_until: 2027-01-01T00:00:00Z}", "assessment.reference: is missing"),
+        ("PIA-2026-014", "{reference: PIA, valid_until: soon}", "valid_until: should be a time"),
+        ("PIA-2026-014", "[PIA]", "impact_assessment: should be"),
+        ("PIA-2026-014", "PIA\ncredit_reporting: {}", "credit_reporting.licence: is missing"),
+        ("credit-risk-assessment", "credit-reporting", "credit_reporting: this purpose needs"),
         ("retention_days: 730", "retention_days: 730\nversion: 2", "version is given twice"),
     ],
 )
@@ -190,9 +199,14 @@ def test_a_wrong_job_is_refused_by_its_place(changes, problem):
         job(**changes)
 
 
+def none(_):
+    """No run was started before."""
+    return 0
+
+
 def test_what_the_agreement_names_is_permitted():
-    permits(AGREEMENT, INSIGHT, now=NOW, runs=1)
-    permits(AGREEMENT, job(job="overlap", features=None), now=AGREEMENT.valid.start, runs=0)
+    permits(AGREEMENT, INSIGHT, now=NOW, runs=lambda _: 1)
+    permits(AGREEMENT, job(job="overlap", features=None), now=AGREEMENT.valid.start, runs=none)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +222,7 @@ def test_what_the_agreement_names_is_permitted():
 )
 def test_a_refusal_names_the_clause(changes, clause):
     with pytest.raises(AgreementRefusal, match=f"by {clause}: ") as refused:
-        permits(AGREEMENT, job(**changes), now=NOW, runs=0)
+        permits(AGREEMENT, job(**changes), now=NOW, runs=none)
     assert refused.value.clause == clause
 
 
@@ -222,8 +236,68 @@ def test_a_refusal_names_the_clause(changes, clause):
 )
 def test_time_and_number_of_runs_are_limited(now, runs, clause):
     with pytest.raises(AgreementRefusal) as refused:
-        permits(AGREEMENT, INSIGHT, now=now, runs=runs)
+        permits(AGREEMENT, INSIGHT, now=now, runs=lambda _: runs)
     assert refused.value.clause == clause
+
+
+def test_each_limit_of_runs_has_a_window_of_its_own():
+    """Four runs, three days apart; the last was two days ago."""
+    days = [2, 5, 8, 11, 35]
+
+    def limited(limits):
+        agreement = Agreement.from_yaml(YAML.replace("{runs_per_day: 2}", limits))
+        permits(
+            agreement,
+            INSIGHT,
+            now=NOW,
+            runs=lambda window: sum(timedelta(days=day) < window for day in days),
+        )
+
+    for limits in (
+        "{runs_per_day: 1}",
+        "{runs_per_week: 3, runs_per_day: 1}",
+        "{runs_per_month: 5}",
+        "{runs_per_month: 5, hours_between_runs: 48}",
+        "{runs_per_month: 5, features_per_job: 2}",
+    ):
+        limited(limits)
+    for limits, clause in (
+        ("{runs_per_week: 2, runs_per_day: 1}", "runs_per_week"),
+        ("{runs_per_month: 4}", "runs_per_month"),
+        ("{runs_per_month: 5, hours_between_runs: 49}", "hours_between_runs"),
+        ("{runs_per_month: 5, features_per_job: 1}", "features_per_job"),
+    ):
+        with pytest.raises(AgreementRefusal) as refused:
+            limited(limits)
+        assert refused.value.clause == f"limits.{clause}"
+
+
+@pytest.mark.parametrize(
+    ("assessment", "reporting", "clause"),
+    [
+        ("reference: PIA-1, {until}", "licence: L-1", "impact_assessment"),
+        ("reference: PIA-1", "licence: L-1, {until}", "credit_reporting"),
+    ],
+)
+def test_what_an_agreement_refers_to_may_run_out_first(assessment, reporting, clause):
+    text = YAML.replace("PIA-2026-014", f"{{{assessment}}}") + f"credit_reporting: {{{reporting}}}"
+    text = text.replace("{until}", "valid_until: 2026-12-01T00:00:00+08:00")
+    agreement = Agreement.from_yaml(text)
+    ends = datetime.fromisoformat("2026-12-01T00:00:00+08:00")
+    permits(agreement, INSIGHT, now=ends - timedelta(microseconds=1), runs=none)
+    with pytest.raises(AgreementRefusal) as refused:
+        permits(agreement, INSIGHT, now=ends, runs=none)
+    assert refused.value.clause == f"{clause}.valid_until"
+
+
+def test_credit_reporting_needs_a_licence_and_written_consents():
+    assert AGREEMENT.consent_kinds is None
+    text = YAML.replace("credit-risk-assessment", "credit-reporting-retail")
+    with pytest.raises(AgreementInvalid, match="needs a licence"):
+        Agreement.from_yaml(text)
+    agreement = Agreement.from_yaml(text + "credit_reporting: {licence: PBOC-2026-7}\n")
+    assert agreement.consent_kinds == {"written"}
+    assert Scope.of(agreement, "partner").kinds == {"written"}
 
 
 def test_a_variance_needs_a_range_whose_square_is_exact():
@@ -235,22 +309,22 @@ def test_a_variance_needs_a_range_whose_square_is_exact():
             YAML.replace("lower: -2e+05, upper: 1000000", f"lower: 0, upper: {upper}")
         )
 
-    permits(bounded(3037000499), asked, now=NOW, runs=0)
-    permits(bounded(3037000500), job(features={"bill_amt1": ["mean"]}), now=NOW, runs=0)
+    permits(bounded(3037000499), asked, now=NOW, runs=none)
+    permits(bounded(3037000500), job(features={"bill_amt1": ["mean"]}), now=NOW, runs=none)
     with pytest.raises(AgreementRefusal, match="too wide"):
-        permits(bounded(3037000500), asked, now=NOW, runs=0)
+        permits(bounded(3037000500), asked, now=NOW, runs=none)
 
 
 def test_a_statistic_must_be_allowed():
     agreement = Agreement.from_yaml(YAML.replace("share, histogram]", "histogram]"))
     with pytest.raises(AgreementRefusal) as refused:
-        permits(agreement, INSIGHT, now=NOW, runs=0)
+        permits(agreement, INSIGHT, now=NOW, runs=none)
     assert refused.value.clause == "jobs.insight.statistics"
 
 
 def test_a_time_without_a_zone_is_no_time():
     with pytest.raises(TypeError):
-        permits(AGREEMENT, INSIGHT, now=datetime(2026, 11, 23), runs=0)
+        permits(AGREEMENT, INSIGHT, now=datetime(2026, 11, 23), runs=none)
 
 
 def test_each_job_says_who_learns_what():

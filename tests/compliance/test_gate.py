@@ -70,6 +70,17 @@ def test_a_person_counts_under_the_nearest_reason(bank, nearest):
     assert decision.excluded == ({} if reason == "live" else {reason: 1})
 
 
+def test_credit_reporting_takes_a_written_consent(bank):
+    scope = replace(BANK, kinds=frozenset({"written"}))
+    kinds = ("general", "separate", "guardian", "written")
+    bank.take(*({"subject": person(at), "kind": kind} for at, kind in enumerate(kinds)))
+    people = [person(at) for at in range(len(kinds))]
+    decision = bank.decide(*people, scope=scope)
+    assert list(decision.eligible) == [False, False, False, True]
+    assert decision.excluded == {"another kind": 3}
+    assert bank.decide(*people).size == 4, "any kind does where the agreement does not say"
+
+
 def test_a_restricted_person_stays_out(bank):
     bank.take({"subject": person(1)})
     subject = as_bytes(bank.vault.subjects_of([person(1)]))[0]
