@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 NATIVE := $(shell find native -name '*.rs' -not -path '*/target/*') native/Cargo.toml native/Cargo.lock
 
-.PHONY: install demo test lint format protos fuzz clean
+.PHONY: install demo test lint format protos fuzz bench clean
 
 install: $(VENV)/.installed
 
@@ -33,6 +33,10 @@ fuzz: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet 'atheris>=3'
 	$(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS)
 
+# Our figures beside the peers', which get an environment of their own; QUICK=1 takes minutes.
+bench: $(VENV)/.installed
+	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(SUBJECTS)
+
 # The generated stubs are committed; tests/protos checks that they are current.
 protos: $(VENV)/.installed
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. \
@@ -44,4 +48,4 @@ $(VENV)/.installed: pyproject.toml $(NATIVE)
 	touch $@
 
 clean:
-	rm -rf $(VENV) native/target
+	rm -rf $(VENV) native/target benchmarks/.peers
