@@ -384,10 +384,7 @@ class Agreement(_Document):
 
 
 class Job(_Document):
-    """What one run is asked to do. Raises JobInvalid (E302) when read.
-
-    `output` is where the submitting side writes the result; it is not part of what is shared.
-    """
+    """What one run is asked to do. Raises JobInvalid (E302) when read."""
 
     invalid = JobInvalid
     noun = "job"
@@ -396,7 +393,6 @@ class Job(_Document):
     agreement: Token
     purpose: Token
     features: Annotated[dict[Token, tuple[Statistic, ...]], Field(max_length=256)] = {}
-    output: str | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -410,8 +406,8 @@ class Job(_Document):
 
     @property
     def shared(self) -> bytes:
-        """Canonical JSON of the job as both sides know it, without `output`."""
-        return canonical(self.model_dump(mode="json", exclude={"output"}, exclude_defaults=True))
+        """Canonical JSON of the job as both sides know it."""
+        return canonical(self.model_dump(mode="json", exclude_defaults=True))
 
 
 Clauses = Iterator[tuple[str, str]]  # what refuses a job: the clause's path, and why

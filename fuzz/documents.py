@@ -55,7 +55,6 @@ purpose: credit-offer
 features:
   spend: [sum, mean, variance]
   days: [share, histogram]
-output: out.csv
 """
 
 OVERLAP = b"{job: overlap, agreement: credit-offers, purpose: credit-offer}"

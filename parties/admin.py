@@ -20,7 +20,7 @@ from rich.text import Text
 
 from parties import session
 from parties.config import Home
-from parties.errors import Cancelled, InternalError, JobError, NotServing
+from parties.errors import Cancelled, InternalError, Interrupted, JobError, NotServing
 from parties.files import write_private
 from parties.node import Node
 from protos.concordat.v1 import admin_pb2, admin_pb2_grpc
@@ -189,7 +189,7 @@ def run_job(home: Home, job_file: Path, output: Path | None, console: Console) -
             f"The job file {job_file} cannot be read.", "Check its name; it must be UTF-8 YAML."
         ) from error
     request = admin_pb2.JobRequest(job_yaml=text)
-    home.config()
+    limits = home.config().limits
     with _stub(home) as stub:
         preview = stub.PreviewJob(request, timeout=60)
         console.print(
@@ -199,7 +199,8 @@ def run_job(home: Home, job_file: Path, output: Path | None, console: Console) -
         for disclosure in preview.disclosures:
             for learns in disclosure.learns:
                 console.print(f"  {disclosure.party} learns: {escape(learns)}")
-        report = _follow(stub.RunJob(request), console)
+        seconds = session.ATTEMPTS * (limits.run_seconds + 60)
+        report = _follow(stub.RunJob(request, timeout=seconds), console, home)
     if output is not None:
         _copy(Path(report["result_file"]), output)
         report["output"] = str(output)
@@ -231,7 +232,7 @@ class _Count(ProgressColumn):
         return Text(text)
 
 
-def _follow(events: Any, console: Console) -> dict[str, Any]:
+def _follow(events: Any, console: Console, home: Home) -> dict[str, Any]:
     """Show progress until the report comes. Raises what the run raised."""
     columns = (TextColumn("  {task.description:24}"), BarColumn(20), _Count())
     try:
@@ -253,6 +254,14 @@ def _follow(events: Any, console: Console) -> dict[str, Any]:
                     case "failure":
                         failure = event.failure
                         raise NodeFailure(failure.code, failure.message, failure.next_step)
+    except grpc.RpcError as error:
+        if error.code() != grpc.StatusCode.UNAVAILABLE:
+            raise
+        raise Interrupted(
+            "The node stopped while the job was running.",
+            f"Start it again (concordat serve {home.path}); `concordat job list {home.path}` then "
+            "says what became of the run.",
+        ) from error
     except KeyboardInterrupt:
         events.cancel()
         raise Cancelled(
@@ -285,6 +294,10 @@ def print_report(report: dict[str, Any], console: Console) -> None:
         console.print(table)
     console.print(f"  result   {escape(report['result_file'])}")
     console.print(f"  receipt  {escape(report['receipt_file'])}")
+    for warning in report.get("warnings", ()):
+        console.print(f"[bold yellow]{warning['code']}[/] {escape(warning['message'])}")
+        console.print(f"     {escape(warning['next_step'])}")
+        console.print("     The run is complete all the same, and its result stands.")
 
 
 def print_run(run: dict[str, Any], console: Console) -> None:

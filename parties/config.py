@@ -38,6 +38,7 @@ class Limits(BaseModel):
     run_seconds: int = Field(6 * 3600, ge=1)
     silence_seconds: int = Field(600, ge=1)
     calls: int = Field(8, ge=4, le=16)
+    attempts_per_day: int = Field(1000, ge=1)
 
 
 class Config(BaseModel):

@@ -165,5 +165,11 @@ class HomeUnusable(ConcordatError):
     code = "E631"
 
 
+class TooManyAttempts(ConcordatError):
+    """A partner has opened as many runs within a day as a node puts on record."""
+
+    code = "E632"
+
+
 class InternalError(ConcordatError):
     code = "E699"

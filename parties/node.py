@@ -320,9 +320,10 @@ class Node:
         with self.writing() as conn:
             for run in runs.under_way(conn):
                 folder = self.home.run_folder(run)
+                intent = receipt.find(conn, run, "intent")
                 completion = receipt.find(conn, run, "completion")
-                if completion is not None:
-                    report = results.release(folder, completion.to_json())
+                if intent and completion:
+                    report = results.release(folder, intent.to_json(), completion.to_json())
                     runs.record_end(conn, run, runs.COMPLETED, report, now)
                     continue
                 results.discard(folder)

@@ -1,16 +1,19 @@
 """A result is a file of its run's folder only once the run's completion is in the log.
 
-Until then it lies beside that place under another name; a node that died in between finds it when
-it starts again, and releases or discards it by what the log says.
+The folder then holds the result, its salt, and both receipts: whoever checks a completion needs
+the intent it completes. Until then the result lies there under another name; a node that died in
+between finds it when it starts again, and releases or discards it by what the log says.
 """
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from parties.files import write_private
+from parties.files import PARTIAL, write_private
 
 RECEIPT = "receipt.json"
+INTENT = "intent.json"
+REJECTS = "rejects.csv"
 SALT = "salt"
 _UNRELEASED = ".unreleased"
 
@@ -27,18 +30,21 @@ def kept(folder: Path, files: Mapping[str, bytes]) -> Iterator[None]:
         raise
 
 
-def release(folder: Path, receipt: bytes) -> dict[str, str]:
-    """The receipt of the completion, then what was kept; where both are now, for the report."""
-    write_private(folder / RECEIPT, receipt, overwrite=True)
-    found = {"receipt_file": str(folder / RECEIPT)}
+def release(folder: Path, intent: bytes, completion: bytes) -> dict[str, str]:
+    """Both receipts, then what was kept; where they are now, for the report. Twice does no harm."""
+    write_private(folder / INTENT, intent, overwrite=True)
+    write_private(folder / RECEIPT, completion, overwrite=True)
     for path in folder.glob(f"*{_UNRELEASED}"):
-        released = path.rename(path.with_suffix(""))
-        if released.name != SALT:
-            found["result_file"] = str(released)
+        path.rename(path.with_suffix(""))
+    found = {"intent_file": str(folder / INTENT), "receipt_file": str(folder / RECEIPT)}
+    others = {INTENT, RECEIPT, REJECTS, SALT}
+    for path in folder.iterdir():
+        if path.name not in others and path.suffix != PARTIAL:
+            found["result_file"] = str(path)
     return found
 
 
 def discard(folder: Path) -> None:
     """What a run without a completion has kept."""
-    for path in folder.glob(f"*{_UNRELEASED}"):
+    for path in folder.glob(f"*{_UNRELEASED}*"):  # also one that was being written
         path.unlink()

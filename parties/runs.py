@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Column, Connection, String, Table, insert, select, update
+from sqlalchemy import Column, Connection, String, Table, func, insert, select, update
 
 from compliance.store import metadata
 from parties.errors import Interrupted, UnknownRun
@@ -66,6 +66,16 @@ def record_end(
 def under_way(conn: Connection) -> list[str]:
     """The runs that have no end; after a restart, those that the node was stopped in."""
     return list(conn.execute(select(_runs.c.id).where(_runs.c.state == RUNNING)).scalars())
+
+
+def opened_since(conn: Connection, peer: str, since: datetime) -> int:
+    """How many runs a partner has opened here, whatever became of them."""
+    query = select(func.count()).where(
+        _runs.c.peer == peer,
+        _runs.c.role == "partner",
+        _runs.c.started_at >= since.isoformat(timespec="seconds"),
+    )
+    return int(conn.execute(query).scalar_one())
 
 
 def record_interrupted(conn: Connection, run: str, now: datetime) -> None:

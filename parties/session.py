@@ -45,6 +45,7 @@ from parties.errors import (
     HomeUnusable,
     InternalError,
     RunTooLong,
+    TooManyAttempts,
     TooManyRows,
     WrongRole,
     WrongVersion,
@@ -170,7 +171,7 @@ def run_job(node: Node, job_yaml: str, listen: Listener, control: Control) -> di
             if not changed or attempt == ATTEMPTS:
                 raise
         else:
-            witnessing.ask(node, planned.peer)
+            report["warnings"] = _cosign(node, planned.peer)
             return report
     raise AssertionError("unreachable")
 
@@ -206,11 +207,23 @@ def serve_run(node: Node, peer: Identity, transport: StreamTransport) -> None:
             _answer(node, peer, transport)
         finally:
             transport.finish()
-        witnessing.ask(node, peer)
+        _cosign(node, peer)
     except ConcordatError as error:
         _logger.info("a run with %s ended: %s %s", peer.name, error.code, error.message)
     except Exception:
         _logger.exception("a run with %s failed", peer.name)
+
+
+def _cosign(node: Node, peer: Identity) -> list[dict[str, str]]:
+    """Ask for a cosignature of what the run has logged. What comes of it no longer changes the run,
+    but that a witness disputes the log must be heard: as warnings for the run's report.
+    """
+    try:
+        witnessing.ask(node, peer)
+    except ConcordatError as error:
+        _logger.warning("after a run with %s: %s %s", peer.name, error.code, error.message)
+        return [{"code": error.code, "message": error.message, "next_step": error.next_step}]
+    return []
 
 
 def _answer(node: Node, peer: Identity, transport: StreamTransport) -> None:
@@ -240,6 +253,7 @@ def _plan_for(node: Node, peer: Identity, theirs: Hello) -> Plan:
     """What the bank asks for, checked like a job of our own. What is refused is on record."""
     if not re.fullmatch(r"[0-9a-f]{32}", theirs.run) or node.knows_run(theirs.run):
         raise ProtocolViolation("The bank gave the run a name that is none, or not new.")
+    _check_attempts(node, peer)
     job: Job | None = None
     try:
         _check_version(theirs)
@@ -262,6 +276,18 @@ def _plan_for(node: Node, peer: Identity, theirs: Hello) -> Plan:
             )
             runs.record_end(conn, theirs.run, _state(refusal), _error(refusal), node.now())
         raise
+
+
+def _check_attempts(node: Node, peer: Identity) -> None:
+    """Every attempt is on record, whatever becomes of it: there may not be any number of them."""
+    limit = node.config.limits.attempts_per_day
+    with node.reading() as conn:
+        attempts = runs.opened_since(conn, peer.name, node.now() - RUN_WINDOW)
+    if attempts >= limit:
+        raise TooManyAttempts(
+            f"{peer.name} has opened {limit:,} runs within a day.",
+            "Wait, or raise `limits.attempts_per_day` in config.yaml there if that is meant to be.",
+        )
 
 
 def _check_version(theirs: Hello) -> None:
@@ -400,7 +426,7 @@ class Session:
         ours_first = self.role == "bank"
         bank, partner = (section, peer_section) if ours_first else (peer_section, section)
         started = theirs.time if self.role == "partner" else self.ours.time
-        intent = receipt.intent(
+        statement = receipt.intent(
             self.run,
             self.agreement,
             self.job,
@@ -409,7 +435,7 @@ class Session:
             partner=partner,
             started=_time(started),
         )
-        self._sign_and_record("intent", intent)
+        intent = self._sign_and_record("intent", statement)
         self._ready()
         job = jobs.Run(
             agreement=self.agreement,
@@ -436,7 +462,7 @@ class Session:
         table = read_table(dataset, node.home.path, columns)
         self.report["rows"] = table.counts()
         if len(table.rejects):
-            table.write_rejects(node.home.run_folder(self.run) / "rejects.csv")
+            table.write_rejects(node.home.run_folder(self.run) / results.REJECTS)
         self.stages("gate", 0, len(table.ids))
         with node.writing() as conn:
             self.decision = gate.decide(
@@ -528,7 +554,7 @@ class Session:
         with node.writing() as conn:
             gate.release(conn, node.log, self.run, self._decided(), now=node.now())
 
-    def _complete(self, intent: bytes, outcome: jobs.Outcome | None, peer_version: str) -> None:
+    def _complete(self, intent: Envelope, outcome: jobs.Outcome | None, peer_version: str) -> None:
         """Agree on the transcript, sign and log the completion; only then the result exists."""
         self.stages("sign completion")
         transcript = self.channel.transcript()
@@ -545,7 +571,7 @@ class Session:
         if len(commitment) != 32 or abs(_time(time) - self.node.now()) > CLOCK_SKEW:
             raise ProtocolViolation("The bank's commitment to its result is malformed.")
         statement = receipt.completion(
-            intent,
+            intent.payload,
             transcript=transcript,
             commitment=commitment,
             versions={
@@ -560,7 +586,7 @@ class Session:
         folder = self.node.home.run_folder(self.run)
         with results.kept(folder, files):
             envelope = self._sign_and_record("completion", statement)
-        self.report |= results.release(folder, envelope.to_json())
+        self.report |= results.release(folder, intent.to_json(), envelope.to_json())
         self.report["transcript"] = transcript.hex()
         if outcome is not None:
             self.report["result"] = outcome.summary
@@ -573,7 +599,14 @@ class Session:
 
 # What the other side is told of a failure: its words only where they speak of the run itself or
 # the agreement. Of this institution's tables, consents and storage the number must do.
-_TOLD = {Busy.code, Cancelled.code, RunTooLong.code, TooManyRows.code, WrongVersion.code}
+_TOLD = {
+    Busy.code,
+    Cancelled.code,
+    RunTooLong.code,
+    TooManyAttempts.code,
+    TooManyRows.code,
+    WrongVersion.code,
+}
 
 
 def _public(error: ConcordatError) -> ConcordatError:

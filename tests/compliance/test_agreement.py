@@ -172,12 +172,10 @@ def job(**changes):
     )
 
 
-def test_a_job_is_the_same_on_both_sides_but_for_its_output():
-    text = "job: overlap\nagreement: credit-2026\npurpose: credit-risk-assessment\noutput: o.json"
+def test_a_job_is_the_same_on_both_sides():
+    text = "job: overlap\nagreement: credit-2026\npurpose: credit-risk-assessment"
     ours = Job.from_yaml(text)
-    assert ours.output == "o.json"
     theirs = Job.from_document(ours.shared)
-    assert theirs.output is None
     assert theirs.shared == ours.shared
 
 
@@ -192,6 +190,7 @@ def test_a_job_is_the_same_on_both_sides_but_for_its_output():
         ({"features": {"pay_0": ["sum", "sum"]}}, "features.pay_0 should all differ"),
         ({"features": {"pay_0": ["mode"]}}, r"features.pay_0\[1\]: should be"),
         ({"limit": 3}, "limit: is not known here"),
+        ({"output": "result.csv"}, "output: is not known here"),
     ],
 )
 def test_a_wrong_job_is_refused_by_its_place(changes, problem):

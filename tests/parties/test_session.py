@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import sqlite3
+from io import StringIO
 from pathlib import Path
 
 import pandas as pd
@@ -26,9 +28,12 @@ from ready import (
     until,
     withdraw,
 )
-from rogue import Rogue, as_bank, as_partner, vanish
+from rich.console import Console
+from rogue import Rogue, as_bank, as_partner, edit, vanish
 
-from parties import agreements, audits, session
+from compliance import receipt
+from compliance.log import tree_size
+from parties import admin, agreements, audits, session
 from parties.node import Node
 from protos.errors import ConcordatError
 
@@ -91,7 +96,11 @@ def test_the_partner_learns_ids_where_the_agreement_says_so(ready: Nodes) -> Non
         assert known["result"] == {"count": len(SHARED)}
         assert Path(known["result_file"]).read_text().split() == ["phone", *SHARED]
     folder = shop.home.run_folder(report["run"])
-    assert {path.name for path in folder.iterdir()} == {"intersect.csv", "receipt.json"}
+    assert {path.name for path in folder.iterdir()} == {
+        "intersect.csv",
+        "intent.json",
+        "receipt.json",
+    }
 
 
 # Receipts
@@ -440,7 +449,8 @@ def test_a_home_that_cannot_be_written_to_is_said_to_be(lasting: Nodes) -> None:
 def as_if_killed(node: Node, run: str) -> None:
     """The run's record and files as they are just before it ends."""
     folder = node.home.run_folder(run)
-    (folder / "receipt.json").unlink(missing_ok=True)
+    for name in ("intent.json", "receipt.json"):
+        (folder / name).unlink(missing_ok=True)
     for path in folder.iterdir():
         path.rename(path.with_name(f"{path.name}.unreleased"))
     with node.writing() as conn:
@@ -457,10 +467,85 @@ def test_a_result_whose_completion_is_logged_is_released_after_a_restart(ready: 
     bank.after_restart()
     found = bank.find_run(report["run"])
     assert found["state"] == "completed"
-    assert found["report"] == {name: report[name] for name in ("receipt_file", "result_file")}
+    assert found["report"] == {
+        name: report[name] for name in ("intent_file", "receipt_file", "result_file")
+    }
     after = bank.home.run_folder(report["run"]).iterdir()
     assert {path.name: path.read_bytes() for path in after} == files
-    assert files.keys() == {"overlap.json", "salt", "receipt.json"}
+    assert files.keys() == {"overlap.json", "salt", "intent.json", "receipt.json"}
+
+
+def test_a_release_that_was_cut_short_is_finished_after_a_restart(ready: Nodes) -> None:
+    bank, _ = ready
+    report = run(bank, "overlap")
+    as_if_killed(bank, report["run"])
+    folder = bank.home.run_folder(report["run"])
+    (folder / "overlap.json.unreleased").rename(folder / "overlap.json")
+    (folder / "receipt.json.partial").write_text("{")
+    bank.after_restart()
+    found = bank.find_run(report["run"])["report"]
+    assert found["result_file"] == report["result_file"]
+    assert {path.name for path in folder.iterdir()} == {
+        "overlap.json",
+        "salt",
+        "intent.json",
+        "receipt.json",
+    }
+
+
+def test_a_completion_can_be_checked_from_files(lasting: Nodes) -> None:
+    bank, _ = lasting
+    folder = bank.home.run_folder(run(bank, "overlap")["run"])
+    intent, completion = (
+        agreements.Envelope.from_json((folder / name).read_bytes())
+        for name in ("intent.json", "receipt.json")
+    )
+    receipt.check(completion, intent, bank.signing_keys())
+
+
+def test_a_witness_that_disputes_the_log_is_a_warning_beside_the_result(ready: Nodes) -> None:
+    """The run is over and the result stands; that the log was rolled back is said all the same."""
+    bank, _ = ready
+    with sqlite3.connect(bank.home.path / "concordat.db") as store:
+        old = sqlite3.connect(":memory:")
+        store.backup(old)
+        run(bank, "overlap")
+        old.backup(store)
+    report = run(bank, "overlap")
+    assert report["state"] == "completed"
+    assert report["result"]["count"] == len(SHARED)
+    assert [warning["code"] for warning in report["warnings"]] == ["E523"]
+    said = StringIO()
+    admin.print_report(report, Console(file=said, width=200))
+    assert "E523" in said.getvalue() and "its result stands" in said.getvalue()
+    assert report["result_file"] in said.getvalue()
+
+
+def test_attempts_are_not_put_on_record_without_end(
+    ready: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank, shop = ready
+    monkeypatch.setattr(shop.config.limits, "attempts_per_day", 3)
+    refused = Rogue("hello", edit(job=b"{}"), number=1)
+    for _ in range(2):
+        with as_bank(bank, Rogue("hello", edit(job=b"{}"))), pytest.raises(ConcordatError):
+            run(bank, "overlap")
+    assert run(bank, "overlap")["state"] == "completed"
+    until(lambda: all(row["ended_at"] for row in shop.runs()))
+    with shop.reading() as conn:
+        before = tree_size(conn)
+    for attack in (refused, Rogue("ready", edit(statement=""))):
+        with (
+            as_bank(bank, attack),
+            pytest.raises(ConcordatError, match="bank has opened 3 runs within a day"),
+        ):
+            run(bank, "overlap")
+    with shop.reading() as conn:
+        assert tree_size(conn) == before
+    assert len(shop.runs()) == 3
+    clock = shop.now
+    shop.now = bank.now = lambda: clock() + pd.Timedelta(days=1, minutes=1)
+    assert run(bank, "overlap")["state"] == "completed"
 
 
 def test_a_result_whose_completion_is_not_logged_is_discarded(ready: Nodes) -> None:
