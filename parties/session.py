@@ -70,6 +70,7 @@ Listener = Callable[[str, str, int, int], None]  # run, stage, done, total
 PROTOCOL_VERSION = 1
 SUITE = "C25519-SHA512"
 CLOCK_SKEW = timedelta(minutes=10)
+DAY = timedelta(days=1)
 ATTEMPTS = 3  # a run during which somebody withdrew is run again, at most twice
 
 _logger = logging.getLogger("concordat.run")
@@ -282,7 +283,7 @@ def _check_attempts(node: Node, peer: Identity) -> None:
     """Every attempt is on record, whatever becomes of it: there may not be any number of them."""
     limit = node.config.limits.attempts_per_day
     with node.reading() as conn:
-        attempts = runs.opened_since(conn, peer.name, node.now() - RUN_WINDOW)
+        attempts = runs.opened_since(conn, peer.name, node.now() - DAY)
     if attempts >= limit:
         raise TooManyAttempts(
             f"{peer.name} has opened {limit:,} runs within a day.",
