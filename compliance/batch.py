@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Row, Select, Table, func, insert, select
+from sqlalchemy import Connection, Row, Select, Table, func, select
+
+from compliance.store import insert_columns
 
 U8 = NDArray[np.uint8]
 U64 = NDArray[np.uint64]
@@ -82,12 +84,8 @@ def add(conn: Connection, table: Table, rows: pd.DataFrame) -> None:
     """Inserts rows whose columns are named as the table's; other columns are left out."""
     if rows.empty:
         return
-    names = [name for name in table.columns.keys() if name in rows]  # noqa: SIM118
-    statement = insert(table).compile(dialect=conn.dialect, column_keys=names)
-    # Straight to the driver: SQLAlchemy's handling of each value takes thrice as long as SQLite's.
-    order = statement.positiontup or names
-    columns = [rows[name].tolist() for name in order]
-    conn.exec_driver_sql(str(statement), list(zip(*columns, strict=True)))
+    columns = {name: rows[name].tolist() for name in table.columns.keys() if name in rows}  # noqa: SIM118
+    insert_columns(conn, table, columns)
 
 
 def next_id(conn: Connection, table: Table) -> int:

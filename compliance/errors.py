@@ -101,6 +101,18 @@ class StoreMissing(ConcordatError):
     code = "E708"
 
 
+def missing_store() -> StoreMissing:
+    return StoreMissing(
+        "There is no store at the place that the configuration names.",
+        "Correct `store` in config.yaml, or restore the latest backup; only `concordat init` makes "
+        "a new store, for a new node.",
+    )
+
+
+class StoreNotDurable(ConcordatError):
+    code = "E709"
+
+
 # Agreements
 
 

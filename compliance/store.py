@@ -1,16 +1,12 @@
-"""One database a node: consents, agreements, log, runs. SQLite in WAL mode.
+"""One database a node: consents, agreements, log, runs. An SQLite file, or PostgreSQL.
 
-Modules add their tables to `metadata` when they are imported. All SQL that only SQLite knows is in
-this file.
+Modules add their tables to `metadata` when they are imported. A change of a table that has been
+released needs a step in `compliance.migrations`.
 """
 
-import os
-import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
-from urllib.parse import unquote
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
 
 from sqlalchemy import (
     URL,
@@ -21,30 +17,23 @@ from sqlalchemy import (
     Integer,
     MetaData,
     Table,
-    create_engine,
-    event,
-    func,
     insert,
     inspect,
     make_url,
     select,
+    update,
 )
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
+from compliance import migrations, postgresql, sqlite
 from compliance.errors import (
     NotAStore,
     StoreDamaged,
-    StoreFull,
-    StoreLocked,
-    StoreMissing,
-    StoreReadOnly,
     StoreTooNew,
-    StoreUnavailable,
     UnsupportedStore,
+    missing_store,
 )
 from protos.errors import ConcordatError
-
-SCHEMA_VERSION = 1
 
 metadata = MetaData()
 
@@ -53,29 +42,38 @@ Integer64 = BigInteger().with_variant(Integer(), "sqlite")
 
 _schema_version = Table("schema_version", metadata, Column("version", Integer, primary_key=True))
 
-_LOCK_TIMEOUT = 10.0  # seconds; `?timeout=` in the URL overrides it
-_WRITES = "concordat_writes"
+
+class _Backend(Protocol):
+    """What the module of a database provides."""
+
+    WRITES: dict[str, bool]
+
+    def connect(self, url: URL, *, create: bool) -> Engine: ...
+    def migrating(self, engine: Engine) -> AbstractContextManager[Connection]: ...
+    def insert_columns(
+        self, conn: Connection, table: Table, columns: Mapping[str, list[Any]]
+    ) -> None: ...
+    def mistyped(self, conn: Connection, table: Table) -> Iterator[tuple[Column[Any], int]]: ...
+    def problem(self, error: BaseException | None) -> ConcordatError | None: ...
+
+
+_BACKENDS: dict[str, _Backend] = {"sqlite": sqlite, "postgresql": postgresql}
 
 
 def open_store(url: str, *, create: bool = False) -> Engine:
-    """Open the database at a SQLAlchemy URL (`sqlite:////path/to/file`).
+    """Open the database at a SQLAlchemy URL; one of an older version is brought up to date.
 
-    A store that is not there is made only if `create`, readable by its owner only: an empty one in
-    its place would know of no consent, no withdrawal and no run. Raises E70x.
+    `sqlite:////path/to/file`, or `postgresql+psycopg://user@host/database`.
+
+    A store that is not there is made only if `create`: an empty one in its place would know of no
+    consent, no withdrawal and no run. Raises E70x.
     """
     parsed = _parse(url)
-    with _translated():
-        if create:
-            _create_private(parsed)
-        elif not _file(parsed).exists():
-            raise _missing()
-        timeout = {} if "timeout" in parsed.query else {"timeout": _LOCK_TIMEOUT}
-        # Parameters are people's data: they must not reach an error message.
-        engine = create_engine(parsed, connect_args=timeout, hide_parameters=True)
-        event.listen(engine, "connect", _configure)
-        event.listen(engine, "begin", _begin)
-        with write(engine) as conn:
-            _check_version(conn, create=create)
+    backend = _BACKENDS[parsed.get_backend_name()]
+    with _translated(backend):
+        engine = backend.connect(parsed, create=create)
+        with backend.migrating(engine) as conn:
+            _bring_up_to_date(conn, create=create)
             metadata.create_all(conn)
     return engine
 
@@ -86,30 +84,32 @@ def write(engine: Engine) -> Iterator[Connection]:
 
     What is read inside stays true until the end. An exception rolls everything back. Raises E70x.
     """
-    with _translated(), engine.execution_options(**{_WRITES: True}).begin() as conn:
+    backend = _BACKENDS[engine.dialect.name]
+    with _translated(backend), engine.execution_options(**backend.WRITES).begin() as conn:
+        if _version(conn) != migrations.VERSION:  # by a process that was started after this one
+            raise _too_new()
         yield conn
 
 
 @contextmanager
 def read(engine: Engine) -> Iterator[Connection]:
     """A snapshot to read from; writers go on meanwhile. Raises E70x."""
-    with _translated(), engine.begin() as conn:
+    with _translated(_BACKENDS[engine.dialect.name]), engine.begin() as conn:
         yield conn
 
 
-def mistyped(conn: Connection) -> Iterator[tuple[Column[Any], int]]:
-    """Each column that holds values of another type than its own, which SQLite lets in; how many.
+def insert_columns(conn: Connection, table: Table, columns: Mapping[str, list[Any]]) -> None:
+    """Inserts many rows at once, given the values of each column, none of them of NumPy's types."""
+    _BACKENDS[conn.dialect.name].insert_columns(conn, table, columns)
 
-    Nothing the program writes is found here, only what was changed behind its back.
+
+def mistyped(conn: Connection) -> Iterator[tuple[Column[Any], int]]:
+    """Each column that holds values of another type than its own, if a database lets them in.
+
+    And how many. Nothing the program writes is found here, only what was changed behind its back.
     """
-    storage = {bool: "integer", int: "integer", str: "text", bytes: "blob"}
     for table in metadata.sorted_tables:
-        strays = []
-        for column in table.c:
-            kinds = [storage[column.type.python_type]] + ["null"] * bool(column.nullable)
-            strays.append(func.count().filter(func.typeof(column).not_in(kinds)))
-        counts = conn.execute(select(*strays).select_from(table)).one()
-        yield from ((column, n) for column, n in zip(table.c, counts, strict=True) if n)
+        yield from _BACKENDS[conn.dialect.name].mistyped(conn, table)
 
 
 def _parse(url: str) -> URL:
@@ -117,134 +117,66 @@ def _parse(url: str) -> URL:
         parsed = make_url(url)
     except ArgumentError as error:
         raise _unsupported() from error
-    if parsed.get_backend_name() != "sqlite" or parsed.database in {None, "", ":memory:"}:
+    known = parsed.drivername in {"sqlite", "postgresql", "postgresql+psycopg"}
+    if not known or parsed.database in {None, "", ":memory:"}:
         raise _unsupported()
     return parsed
 
 
 def _unsupported() -> UnsupportedStore:
     return UnsupportedStore(
-        "The store's URL does not name an SQLite file.",
-        "Write it as sqlite:///relative/path.db or sqlite:////absolute/path.db.",
+        "The store's URL names neither an SQLite file nor a PostgreSQL database.",
+        "Write it as sqlite:///relative/path.db, sqlite:////absolute/path.db or "
+        "postgresql+psycopg://user@host/database.",
     )
 
 
-def _missing() -> StoreMissing:
-    return StoreMissing(
-        "There is no store at the place that the configuration names.",
-        "Correct `store` in config.yaml, or restore the latest backup; only `concordat init` makes "
-        "a new store, for a new node.",
-    )
-
-
-def _file(url: URL) -> Path:
-    """The file that a URL names, also as an SQLite URI."""
-    name = url.database or ""
-    return Path(unquote(name.removeprefix("file:").partition("?")[0]))
-
-
-def _create_private(url: URL) -> None:
-    """SQLite would create the file by the umask; its -wal and -shm take over the file's mode."""
-    if url.database and not url.database.startswith("file:"):
-        os.close(os.open(Path(url.database), os.O_RDWR | os.O_CREAT, 0o600))
-
-
-def _configure(connection: sqlite3.Connection, _: object) -> None:
-    connection.isolation_level = None  # the driver begins no transaction: `_begin` does
-    for pragma in (
-        "journal_mode = WAL",
-        "synchronous = FULL",
-        "foreign_keys = ON",
-        "secure_delete = ON",
-    ):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _begin(conn: Connection) -> None:
-    writes = conn.get_execution_options().get(_WRITES, False)
-    conn.exec_driver_sql(f"PRAGMA query_only = {'OFF' if writes else 'ON'}")
-    conn.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
-def _check_version(conn: Connection, *, create: bool) -> None:
+def _bring_up_to_date(conn: Connection, *, create: bool) -> None:
     tables = inspect(conn).get_table_names()
     if not (tables or create):
-        raise _missing()
+        raise missing_store()
     if _schema_version.name not in tables:
         if tables:
             raise NotAStore(
                 "The database belongs to another program.",
-                "Name a file of Concordat's, or one that does not exist yet.",
+                "Name one of Concordat's, or one that is new.",
             )
         _schema_version.create(conn)
-        conn.execute(insert(_schema_version).values(version=SCHEMA_VERSION))
-    versions = conn.execute(select(_schema_version.c.version)).scalars().all()
-    if len(versions) != 1:
-        kind, message, next_step = _ERRORS[sqlite3.SQLITE_CORRUPT]
-        raise kind(message, next_step)
-    version = versions[0]
-    if version > SCHEMA_VERSION:
-        raise StoreTooNew(
-            f"The store was written by a newer Concordat (schema {version}).",
-            "Install that version or a later one; this one would damage the store.",
+        conn.execute(insert(_schema_version).values(version=migrations.VERSION))
+        return
+    version = _version(conn)
+    if version > migrations.VERSION:
+        raise _too_new()
+    if version < migrations.VERSION:
+        migrations.migrate(conn, version)
+        conn.execute(update(_schema_version).values(version=migrations.VERSION))
+
+
+def _version(conn: Connection) -> int:
+    versions: Sequence[int] = conn.execute(select(_schema_version.c.version)).scalars().all()
+    if len(versions) != 1 or versions[0] < 1:
+        raise StoreDamaged(
+            "The store does not say by which version it was written.",
+            "Stop the node, keep the store as evidence and restore the latest backup.",
         )
+    return versions[0]
 
 
-_ERRORS: dict[int, tuple[type[ConcordatError], str, str]] = {
-    sqlite3.SQLITE_BUSY: (
-        StoreLocked,
-        "Another process has been writing to the store for too long.",
-        "Wait until it is done, or stop it; then try again.",
-    ),
-    sqlite3.SQLITE_READONLY: (
-        StoreReadOnly,
-        "The store is read-only.",
-        "Give the node's user write permission on the file and its folder.",
-    ),
-    sqlite3.SQLITE_FULL: (
-        StoreFull,
-        "There is no room left for the store.",
-        "Free some disk space and try again; nothing was half written.",
-    ),
-    sqlite3.SQLITE_NOTADB: (
-        NotAStore,
-        "The file is not an SQLite database.",
-        "Check the store's URL in the node's configuration.",
-    ),
-    sqlite3.SQLITE_CORRUPT: (
-        StoreDamaged,
-        "The store's file is damaged.",
-        "Stop the node, keep the file as evidence and restore the latest backup.",
-    ),
-    sqlite3.SQLITE_CANTOPEN: (
-        StoreUnavailable,
-        "The store cannot be opened.",
-        "Check that its folder exists and that the node's user may write there.",
-    ),
-    sqlite3.SQLITE_IOERR: (
-        StoreUnavailable,
-        "The disk failed while the store was being used.",
-        "Check the disk; then start the node again.",
-    ),
-}
-_ERRORS[sqlite3.SQLITE_LOCKED] = _ERRORS[sqlite3.SQLITE_BUSY]
+def _too_new() -> StoreTooNew:
+    return StoreTooNew(
+        "The store was written by a newer Concordat.",
+        "Restart this node with that version or a later one; this one would damage the store.",
+    )
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translated(backend: _Backend) -> Iterator[None]:
     """Turn what a user can act on into numbered errors; let programming errors through."""
     try:
         yield
-    except (DBAPIError, sqlite3.Error) as error:
-        cause: Any = error.orig if isinstance(error, DBAPIError) else error
-        code = getattr(cause, "sqlite_errorcode", None)
-        if code is None and isinstance(cause, sqlite3.OperationalError):
-            code = sqlite3.SQLITE_CORRUPT  # a text that the driver cannot decode
-        known = _ERRORS.get((code or 0) & 0xFF)
+    except Exception as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        known = backend.problem(cause)
         if known is None:
             raise
-        kind, message, next_step = known
-        raise kind(message, next_step) from error
-    except OSError as error:
-        kind, message, next_step = _ERRORS[sqlite3.SQLITE_CANTOPEN]
-        raise kind(message, next_step) from error
+        raise known from error

@@ -113,9 +113,13 @@ def init(
     address: Annotated[
         str | None, typer.Option(help="HOST:PORT; by default a free port on 127.0.0.1.")
     ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(help="postgresql+psycopg://USER@HOST/DATABASE; by default a file in HOME."),
+    ] = None,
 ) -> None:
     """Make a node: configuration, keys, certificate, database."""
-    made = Node.create(Home(home), name, sector, address)
+    made = Node.create(Home(home), name, sector, address, store)
     out.print(f"Made the node [bold]{made.config.name}[/] in {escape(str(made.home.path))}")
     out.print(f"  address      {made.config.address}")
     out.print(f"  fingerprint  {_grouped(made.identity.fingerprint)}")

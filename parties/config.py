@@ -1,5 +1,6 @@
 """A node's home: its folder, its configuration file, and where everything in it lies."""
 
+import json
 import re
 from pathlib import Path
 from typing import Annotated, Literal
@@ -121,8 +122,8 @@ class Home:
             return config.store
         return f"sqlite:///{self.path / path}"
 
-    def create(self, name: str, sector: Sector, address: str) -> Config:
-        """Lay out a new home.
+    def create(self, name: str, sector: Sector, address: str, store: str | None = None) -> Config:
+        """Lay out a new home; `store` is a database's URL where it is not to be in the home.
 
         Raises HomeExists, ConfigError, HomeUnusable; touches nothing that was there.
         """
@@ -144,11 +145,16 @@ class Home:
                 "Give --address as HOST:PORT, where partners reach the node, or leave it out.",
             ) from error
         config = Config(name=name, sector=sector, listen=address, address=address)
+        if store is not None:
+            config.store = store
         self.path.mkdir(parents=True, exist_ok=True)
         self.path.chmod(0o700)
         for folder in ("keys", "certificates", "runs"):
             (self.path / folder).mkdir(mode=0o700)
-        self.config_file.write_text(_TEMPLATE.format(**config.model_dump()), "utf-8")
+        # JSON's quotes are YAML's.
+        values = config.model_dump() | ({} if store is None else {"store": json.dumps(store)})
+        self.config_file.write_text(_TEMPLATE.format(**values), "utf-8")
+        self.config_file.chmod(0o600)
         return config
 
 

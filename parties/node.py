@@ -17,7 +17,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from sqlalchemy import Connection
 
 from compliance import consent, gate, receipt, register, witness  # noqa: F401 (their tables)
-from compliance.log import Log
+from compliance.log import Log, tree_size
 from compliance.note import COSIGNATURE, VerifierKey
 from compliance.signing import SigningKey
 from compliance.store import open_store, read, write
@@ -103,11 +103,21 @@ class Node:
         return cls(home)
 
     @classmethod
-    def create(cls, home: Home, name: str, sector: Sector, address: str | None) -> "Node":
-        """Make a home and open it. Raises HomeExists, ConfigError, HomeUnusable."""
+    def create(
+        cls,
+        home: Home,
+        name: str,
+        sector: Sector,
+        address: str | None,
+        store: str | None = None,
+    ) -> "Node":
+        """Make a home and open it; `store` is a database's URL, a file in the home unless given.
+
+        Raises HomeExists, ConfigError, HomeUnusable, E70x.
+        """
         new = not home.path.exists()
         try:
-            home.create(name, sector, address or f"127.0.0.1:{_free_port()}")
+            home.create(name, sector, address or f"127.0.0.1:{_free_port()}", store)
             return cls._make(home, name)
         except Exception as error:
             if new:
@@ -134,6 +144,11 @@ class Node:
             create_key(home.key(purpose))
         node = cls(home, create_store=True)
         with node.writing() as conn:
+            if tree_size(conn):
+                raise ConfigError(
+                    "The database holds a store of another node.",
+                    "Name an empty database, or a new schema of its own in this one.",
+                )
             body = {"fingerprint": node.identity.fingerprint}
             node.log.append(conn, CREATED, body, time=now)
             node.log.checkpoint(conn)

@@ -1,6 +1,7 @@
 """Two institutions with stores of their own, and the documents they run under."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -98,10 +99,12 @@ class Institution:
     vault: VaultKeys
 
     @classmethod
-    def create(cls, folder: Path, name: str) -> "Institution":
+    def create(cls, where: Path | Callable[[str], str], name: str) -> "Institution":
+        """With a store in this folder, or wherever the fixture `new_store` makes one."""
+        url = f"sqlite:///{where}/{name}.db" if isinstance(where, Path) else where(name)
         return cls(
             name,
-            open_store(f"sqlite:///{folder}/{name}.db", create=True),
+            open_store(url, create=True),
             Log(f"{name}.example/log", SigningKey.generate()),
             SigningKey.generate(),
             VaultKeys(token_bytes(32), token_bytes(32)),

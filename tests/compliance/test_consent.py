@@ -33,8 +33,8 @@ def microseconds_of(time):
 
 
 @pytest.fixture
-def bank(tmp_path):
-    return Institution.create(tmp_path, "bank")
+def bank(new_store):
+    return Institution.create(new_store, "bank")
 
 
 def stored(side, table):

@@ -25,8 +25,8 @@ LIVE = person(999)
 
 
 @pytest.fixture
-def bank(tmp_path):
-    side = Institution.create(tmp_path, "bank")
+def bank(new_store):
+    side = Institution.create(new_store, "bank")
     side.take({"subject": LIVE})
     return side
 
@@ -146,9 +146,9 @@ def test_nobody_eligible_is_an_error_with_the_counts(bank):
         bank.decide()
 
 
-def test_nobody_eligible_in_an_empty_vault(tmp_path):
+def test_nobody_eligible_in_an_empty_vault(new_store):
     with pytest.raises(NobodyEligible, match="no consent: 1"):
-        Institution.create(tmp_path, "new").decide(person(1))
+        Institution.create(new_store, "new").decide(person(1))
 
 
 def test_misuse_is_not_let_through(bank):

@@ -45,8 +45,8 @@ WITNESS_KEY = VerifierKey("partner.example/witness", WITNESS.public, COSIGNATURE
 
 
 @pytest.fixture
-def engine(tmp_path):
-    return open_store(f"sqlite:///{tmp_path}/node.db", create=True)
+def engine(store_url):
+    return open_store(store_url, create=True)
 
 
 def fill(engine, count):
@@ -307,8 +307,8 @@ def append_repeatedly(url, name, count):
             LOG.append_many(conn, [("test", {"by": name, "n": n}), ("other", {})], time=NOW)
 
 
-def test_two_processes_append_at_once(tmp_path):
-    url = f"sqlite:///{tmp_path}/node.db"
+def test_two_processes_append_at_once(store_url):
+    url = store_url
     context = multiprocessing.get_context("spawn")
     processes = [
         context.Process(target=append_repeatedly, args=(url, name, 25)) for name in ("a", "b")
@@ -337,8 +337,8 @@ def append_and_acknowledge(url, descriptor):
         os.write(descriptor, b"%d\n" % index)
 
 
-def test_what_was_acknowledged_survives_kill(tmp_path):
-    url = f"sqlite:///{tmp_path}/node.db"
+def test_what_was_acknowledged_survives_kill(store_url):
+    url = store_url
     receiving, sending = os.pipe()
     context = multiprocessing.get_context("fork")
     process = context.Process(target=append_and_acknowledge, args=(url, sending))

@@ -13,8 +13,8 @@ from compliance.store import read, write
 
 
 @pytest.fixture
-def run(tmp_path):
-    return started(tmp_path)
+def run(new_store):
+    return started(new_store)
 
 
 def started(folder):

@@ -34,13 +34,13 @@ from compliance.store import read, write
 
 
 @pytest.fixture
-def bank(tmp_path):
-    return Institution.create(tmp_path, "bank")
+def bank(new_store):
+    return Institution.create(new_store, "bank")
 
 
 @pytest.fixture
-def partner(tmp_path):
-    return Institution.create(tmp_path, "partner")
+def partner(new_store):
+    return Institution.create(new_store, "partner")
 
 
 def steps(side):

@@ -1,15 +1,15 @@
 import multiprocessing
 import resource
 import signal
-import sqlite3
 import stat
 import sys
+import threading
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import create_engine, insert, inspect, make_url, select, text
 from sqlalchemy.exc import IntegrityError
 
-from compliance import store
+from compliance import migrations, store
 from compliance.errors import (
     NotAStore,
     StoreDamaged,
@@ -22,7 +22,7 @@ from compliance.errors import (
     UnsupportedStore,
 )
 from compliance.log import log_nodes
-from compliance.store import SCHEMA_VERSION, open_store, read, write
+from compliance.store import open_store, read, write
 
 
 def node(index):
@@ -39,12 +39,23 @@ def path(tmp_path):
 
 
 @pytest.fixture
-def engine(path):
-    return open_store(f"sqlite:///{path}?timeout=0.1", create=True)
+def engine(store_url):
+    return open_store(impatient(store_url), create=True)
 
 
-def test_a_new_store_is_private_durable_and_forgets_what_is_deleted(engine, path):
-    with read(engine) as conn:
+def impatient(url):
+    """The same store, by a process that waits a tenth of a second for another to write."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        parsed = parsed.update_query_dict({"timeout": "0.1"})
+    else:
+        options = parsed.query["options"] + " -clock_timeout=100"
+        parsed = parsed.update_query_dict({"options": options})
+    return parsed.render_as_string(hide_password=False)
+
+
+def test_a_new_file_is_private_durable_and_forgets_what_is_deleted(path):
+    with read(open_store(f"sqlite:///{path}", create=True)) as conn:
         settings = {
             pragma: conn.exec_driver_sql(f"PRAGMA {pragma}").scalar()
             for pragma in ("journal_mode", "synchronous", "foreign_keys", "secure_delete")
@@ -59,10 +70,25 @@ def test_a_new_store_is_private_durable_and_forgets_what_is_deleted(engine, path
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-def test_what_is_written_stays(engine, path):
+def test_postgresql_is_durable(postgresql_server):
+    url = postgresql_server.new_store()
+    with read(open_store(url, create=True)) as conn:
+        settings = [
+            conn.exec_driver_sql(f"SHOW {name}").scalar()
+            for name in ("fsync", "synchronous_commit", "transaction_isolation")
+        ]
+    assert settings == ["on", "on", "repeatable read"]
+    forgetful = make_url(url)
+    options = forgetful.query["options"] + " -csynchronous_commit=off"
+    forgetful = forgetful.update_query_dict({"options": options})
+    with write(open_store(forgetful.render_as_string(hide_password=False))) as conn:
+        assert conn.exec_driver_sql("SHOW synchronous_commit").scalar() == "on"
+
+
+def test_what_is_written_stays(engine, store_url):
     with write(engine) as conn:
         conn.execute(node(0))
-    with read(open_store(f"sqlite:///{path}")) as conn:
+    with read(open_store(store_url)) as conn:
         assert indexes(conn) == [0]
 
 
@@ -93,6 +119,27 @@ def test_a_second_writer_waits_and_is_told(engine):
         pass
 
 
+def test_a_second_writer_that_waits_sees_what_the_first_has_written(store_url):
+    engine = open_store(store_url, create=True)
+    began = threading.Event()
+    seen = []
+
+    def second():
+        began.set()
+        with write(engine) as conn:
+            seen.extend(indexes(conn))
+
+    waiting = threading.Thread(target=second)
+    with write(engine) as conn:
+        waiting.start()
+        began.wait()
+        waiting.join(0.3)
+        assert waiting.is_alive()
+        conn.execute(node(0))
+    waiting.join()
+    assert seen == [0]
+
+
 def test_nothing_is_written_through_a_reader(engine):
     with pytest.raises(StoreReadOnly), read(engine) as conn:
         conn.execute(node(0))
@@ -100,7 +147,8 @@ def test_nothing_is_written_through_a_reader(engine):
         conn.execute(node(0))
 
 
-def test_a_full_disk_is_reported_and_nothing_half_written(engine):
+def test_a_full_disk_is_reported_and_nothing_half_written(path):
+    engine = open_store(f"sqlite:///{path}", create=True)
     with pytest.raises(StoreFull), write(engine) as conn:
         conn.exec_driver_sql("PRAGMA max_page_count = 20")
         for index in range(10_000):
@@ -109,7 +157,8 @@ def test_a_full_disk_is_reported_and_nothing_half_written(engine):
         assert indexes(conn) == []
 
 
-def test_a_read_only_file(engine, path):
+def test_a_read_only_file(path):
+    engine = open_store(f"sqlite:///{path}", create=True)
     with write(engine) as conn:
         conn.execute(node(7))
     engine.dispose()
@@ -133,8 +182,9 @@ def _write_into_a_short_file(path, room):
         sys.exit(7)
 
 
-def test_a_file_that_may_not_grow(engine, path):
+def test_a_file_that_may_not_grow(path):
     """RLIMIT_FSIZE, as a quota or a full disk: root is not exempt from it."""
+    engine = open_store(f"sqlite:///{path}", create=True)
     with write(engine) as conn:
         conn.execute(node(7))
     context = multiprocessing.get_context("spawn")
@@ -157,7 +207,17 @@ def test_programming_errors_are_not_disguised_and_show_no_values(engine):
 
 
 @pytest.mark.parametrize(
-    "url", ["", "nonsense", "sqlite://", "sqlite:///:memory:", "postgresql://localhost/node"]
+    "url",
+    [
+        "",
+        "nonsense",
+        "sqlite://",
+        "sqlite:///:memory:",
+        "sqlite+pysqlcipher:///file.db",
+        "postgresql+psycopg://localhost",
+        "postgresql+psycopg2://localhost/node",
+        "mysql://localhost/node",
+    ],
 )
 def test_other_urls_are_refused(url):
     with pytest.raises(UnsupportedStore):
@@ -174,9 +234,51 @@ def test_a_missing_store_is_not_replaced_by_an_empty_one(path):
         open_store(f"sqlite:///{path}")
 
 
+def test_a_missing_store_in_a_database_is_not_replaced_either(postgresql_server):
+    with pytest.raises(StoreMissing):
+        open_store(postgresql_server.new_store())
+
+
 def test_a_missing_folder(tmp_path):
     with pytest.raises(StoreUnavailable):
         open_store(f"sqlite:///{tmp_path}/missing/node.db", create=True)
+
+
+def test_a_server_that_does_not_answer_or_lets_nobody_in(postgresql_server):
+    with pytest.raises(StoreUnavailable) as caught:
+        open_store("postgresql+psycopg://wang:secret@127.0.0.1:9/node?connect_timeout=2")
+    assert "secret" not in f"{caught.value}{caught.value.__cause__}"
+    url = make_url(postgresql_server.new_store())
+    for wrong in (url.set(database="missing"), url.set(username="nobody")):
+        with pytest.raises(StoreUnavailable):
+            open_store(wrong.render_as_string(hide_password=False))
+
+
+def test_a_user_who_may_not_write(postgresql_server):
+    url = make_url(postgresql_server.new_store())
+    owner = open_store(url.render_as_string(hide_password=False), create=True)
+    with create_engine(url).begin() as conn:
+        conn.execute(text("CREATE ROLE reader LOGIN"))
+        schema = conn.execute(text("SELECT current_schema()")).scalar()
+        conn.execute(text(f"GRANT USAGE ON SCHEMA {schema} TO reader"))
+        conn.execute(text(f"GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO reader"))
+    reader = open_store(url.set(username="reader").render_as_string(hide_password=False))
+    with pytest.raises(StoreReadOnly), write(reader) as conn:
+        conn.execute(node(0))
+    with read(owner) as conn:
+        assert indexes(conn) == []
+
+
+def test_a_server_that_is_restarted_interrupts_nothing_but_the_moment(postgresql_server):
+    engine = open_store(postgresql_server.new_store(), create=True)
+    with write(engine) as conn:
+        conn.execute(node(0))
+    with pytest.raises(StoreUnavailable), write(engine) as conn:
+        conn.execute(node(1))
+        postgresql_server.restart()
+        conn.execute(node(2))
+    with read(engine) as conn:
+        assert indexes(conn) == [0]
 
 
 def test_a_file_that_is_no_database(path):
@@ -185,33 +287,40 @@ def test_a_file_that_is_no_database(path):
         open_store(f"sqlite:///{path}", create=True)
 
 
-def test_another_programs_database(path):
-    with sqlite3.connect(path) as conn:
-        conn.execute("CREATE TABLE songs (title)")
+def change(url, statement):
+    with create_engine(url).begin() as conn:
+        conn.execute(text(statement))
+
+
+def test_another_programs_database(store_url):
+    change(store_url, "CREATE TABLE songs (title VARCHAR)")
     with pytest.raises(NotAStore, match="another program"):
-        open_store(f"sqlite:///{path}", create=True)
-    with sqlite3.connect(path) as conn:
-        assert conn.execute("SELECT name FROM sqlite_master").fetchall() == [("songs",)]
+        open_store(store_url)
+    assert inspect(create_engine(store_url)).get_table_names() == ["songs"]
 
 
-def test_a_newer_store(engine, path):
-    with sqlite3.connect(path) as conn:
-        conn.execute("UPDATE schema_version SET version = ?", (SCHEMA_VERSION + 1,))
+def test_a_newer_store(engine, store_url):
+    change(store_url, f"UPDATE schema_version SET version = {migrations.VERSION + 1}")  # noqa: S608
     with pytest.raises(StoreTooNew):
-        open_store(f"sqlite:///{path}")
+        open_store(store_url)
 
 
 @pytest.mark.parametrize(
-    "change", ["DELETE FROM schema_version", "INSERT INTO schema_version VALUES (7)"]
+    "statement",
+    [
+        "DELETE FROM schema_version",
+        "INSERT INTO schema_version VALUES (7)",
+        "UPDATE schema_version SET version = 0",
+    ],
 )
-def test_a_store_that_does_not_say_one_version(engine, path, change):
-    with sqlite3.connect(path) as conn:
-        conn.execute(change)
+def test_a_store_that_does_not_say_one_version(engine, store_url, statement):
+    change(store_url, statement)
     with pytest.raises(StoreDamaged):
-        open_store(f"sqlite:///{path}")
+        open_store(store_url)
 
 
-def test_a_truncated_file(engine, path):
+def test_a_truncated_file(path):
+    engine = open_store(f"sqlite:///{path}", create=True)
     with write(engine) as conn:
         for index in range(2000):
             conn.execute(node(index))
@@ -222,18 +331,18 @@ def test_a_truncated_file(engine, path):
         indexes(conn)
 
 
-def _open(path, index):
-    with write(store.open_store(f"sqlite:///{path}", create=True)) as conn:
+def _open(url, index):
+    with write(store.open_store(url, create=True)) as conn:
         conn.execute(node(index))
 
 
-def test_processes_may_open_a_new_store_at_once(path):
+def test_processes_may_open_a_new_store_at_once(store_url):
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_open, args=(path, index)) for index in range(4)]
+    processes = [context.Process(target=_open, args=(store_url, index)) for index in range(4)]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0] * 4
-    with read(open_store(f"sqlite:///{path}")) as conn:
+    with read(open_store(store_url)) as conn:
         assert sorted(indexes(conn)) == [0, 1, 2, 3]

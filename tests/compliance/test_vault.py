@@ -15,8 +15,8 @@ PEOPLE = [person(number) for number in range(5)]
 
 
 @pytest.fixture
-def bank(tmp_path):
-    return Institution.create(tmp_path, "bank")
+def bank(new_store):
+    return Institution.create(new_store, "bank")
 
 
 def test_keys_are_files_that_only_their_owner_reads(tmp_path):

@@ -56,15 +56,15 @@ CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=
 
 
 @pytest.fixture
-def ours(tmp_path):
+def ours(new_store):
     """The store of the log."""
-    return open_store(f"sqlite:///{tmp_path}/ours.db", create=True)
+    return open_store(new_store("ours"), create=True)
 
 
 @pytest.fixture
-def theirs(tmp_path):
+def theirs(new_store):
     """The store of the witness."""
-    return open_store(f"sqlite:///{tmp_path}/theirs.db", create=True)
+    return open_store(new_store("theirs"), create=True)
 
 
 @pytest.fixture

@@ -1,0 +1,93 @@
+"""Steps that bring a store of an older version to the current one and lose nothing.
+
+To change a table that has been released:
+
+1. Change its definition, as a new store should have it.
+2. Append a step to STEPS, which makes the same change in a store that exists. New tables count:
+   a program that does not know them must refuse the store.
+3. Say in that step's docstring what is new. What it cannot fill in truthfully stays empty.
+
+A step runs inside one transaction, with those before and after it: a store is of the old version
+or of the current one, never in between. It must not use the tables that modules define, which go
+on changing; the helpers below take columns as they were at that step. Tests bring a store of every
+earlier version up to date, on both databases, compare its schema with that of a new one, and audit
+it.
+"""
+
+from collections.abc import Callable
+
+from sqlalchemy import Column, Connection, MetaData, Table, inspect, text
+from sqlalchemy.engine.interfaces import ReflectedForeignKeyConstraint
+from sqlalchemy.schema import CreateColumn, SchemaItem
+
+Step = Callable[[Connection], None]
+
+
+# Version n + 2 is made of version n + 1 by STEPS[n].
+STEPS: list[Step] = []
+
+VERSION = 1 + len(STEPS)
+
+
+def migrate(conn: Connection, version: int) -> None:
+    """Bring a store of this version to the current one, in the caller's transaction."""
+    for step in STEPS[version - 1 :]:
+        step(conn)
+
+
+def create(conn: Connection, name: str, *items: SchemaItem) -> None:
+    """Create a table. Its columns may refer to tables that exist."""
+    known = MetaData()
+    known.reflect(conn)
+    Table(name, known, *items).create(conn)
+
+
+def add_column(conn: Connection, table: str, column: Column[object]) -> None:
+    """Add a column: nullable, or with a `server_default`, which existing rows then have."""
+    Table(table, MetaData(), column)
+    specification = CreateColumn(column).compile(dialect=conn.dialect)
+    conn.execute(text(f"ALTER TABLE {_quoted(conn, table)} ADD COLUMN {specification}"))
+
+
+def rebuild(conn: Connection, name: str, *items: SchemaItem, **values: str) -> None:
+    """Make a table anew, with other columns or constraints, and carry its rows over.
+
+    values: an SQL expression over the old row for each column that is not simply kept. What others
+    refer to has to be kept.
+    """
+    known = MetaData()
+    known.reflect(conn)
+    old = known.tables[name]
+    new = Table(f"{name}_new", known, *items)
+    new.create(conn)
+    kept = [column.name for column in new.c if column.name in values or column.name in old.c]
+    columns = ", ".join(_quoted(conn, column) for column in kept)
+    sources = ", ".join(values.get(column) or _quoted(conn, column) for column in kept)
+    before, after = _quoted(conn, name), _quoted(conn, new.name)
+    conn.execute(text(f"INSERT INTO {after} ({columns}) SELECT {sources} FROM {before}"))  # noqa: S608
+    # SQLite keeps the references of other tables by name; PostgreSQL drops and needs them again.
+    references = _references(conn, name) if conn.dialect.name == "postgresql" else []
+    for table, key in references:
+        conn.execute(text(f"ALTER TABLE {table} DROP CONSTRAINT {_quoted(conn, key['name'])}"))
+    conn.execute(text(f"DROP TABLE {before}"))
+    conn.execute(text(f"ALTER TABLE {after} RENAME TO {before}"))
+    for table, key in references:
+        own = ", ".join(_quoted(conn, column) for column in key["constrained_columns"])
+        others = ", ".join(_quoted(conn, column) for column in key["referred_columns"])
+        reference = f"FOREIGN KEY ({own}) REFERENCES {before} ({others})"
+        conn.execute(text(f"ALTER TABLE {table} ADD {reference}"))
+
+
+def _references(conn: Connection, name: str) -> list[tuple[str, ReflectedForeignKeyConstraint]]:
+    """The foreign keys of other tables to this one."""
+    looked_at = inspect(conn)
+    return [
+        (_quoted(conn, table), key)
+        for table in looked_at.get_table_names()
+        for key in looked_at.get_foreign_keys(table)
+        if key["referred_table"] == name
+    ]
+
+
+def _quoted(conn: Connection, name: str | None) -> str:
+    return conn.dialect.identifier_preparer.quote(name or "")

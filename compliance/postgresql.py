@@ -1,0 +1,153 @@
+"""The store in a PostgreSQL database. All SQL that only PostgreSQL knows is in this file."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from sqlalchemy import URL, Column, Connection, Engine, Table, create_engine, event
+
+from compliance.errors import (
+    StoreDamaged,
+    StoreFull,
+    StoreLocked,
+    StoreNotDurable,
+    StoreReadOnly,
+    StoreUnavailable,
+)
+from protos.errors import ConcordatError
+
+WRITES = {"concordat_writes": True}
+"""Execution options of a transaction that writes."""
+
+_LOCK_TIMEOUT = "10s"  # unless the database, its user or the URL's `options` set lock_timeout
+_LOCK = 0x636F6E63  # this program's, among a database's advisory locks; with the schema it is in
+
+
+def connect(url: URL, *, create: bool) -> Engine:
+    """`create` makes no difference: a database is made on its server."""
+    # Parameters are people's data: they must not reach an error message. A server that was
+    # restarted leaves dead connections behind: each is tried before it is used.
+    engine = create_engine(
+        url.set(drivername="postgresql+psycopg"), hide_parameters=True, pool_pre_ping=True
+    )
+    event.listen(engine, "connect", _configure)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def migrating(engine: Engine) -> AbstractContextManager[Connection]:
+    """A write transaction; tables may be changed in any."""
+    return engine.execution_options(**WRITES).begin()
+
+
+def insert_columns(conn: Connection, table: Table, columns: Mapping[str, list[Any]]) -> None:
+    """Inserts many rows by COPY, given the values of each column."""
+    names = sql.SQL(", ").join(map(sql.Identifier, columns))
+    statement = sql.SQL("COPY {} ({}) FROM STDIN").format(sql.Identifier(table.name), names)
+    cursor: Any = conn.connection.cursor()
+    with cursor, cursor.copy(statement) as copy:
+        for row in zip(*columns.values(), strict=True):
+            copy.write_row(row)
+
+
+def mistyped(conn: Connection, table: Table) -> Iterator[tuple[Column[Any], int]]:
+    """None: PostgreSQL holds columns to their types."""
+    yield from ()
+
+
+def problem(error: BaseException | None) -> ConcordatError | None:
+    """What a user can do about the driver's error; None if nothing.
+
+    By the classes of appendix A of PostgreSQL's manual.
+    """
+    if not isinstance(error, psycopg.Error):
+        return None
+    state = error.sqlstate
+    if state is None:  # no answer from a server
+        return _unavailable() if isinstance(error, psycopg.OperationalError) else None
+    known = _ERRORS.get(state) or _ERRORS.get(state[:2])
+    return None if known is None else known[0](*known[1:])
+
+
+def _configure(connection: "psycopg.Connection[Any]", _: object) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_setting('fsync'), current_setting('lock_timeout')")
+        fsync, timeout = cursor.fetchone() or ("", "")
+        # An entry that was acknowledged must survive a power cut.
+        if fsync != "on":
+            raise StoreNotDurable(
+                "The PostgreSQL server does not sync to disk (fsync is off): a power cut would "
+                "lose entries that were acknowledged.",
+                "Set fsync = on in the server's configuration and restart it.",
+            )
+        cursor.execute(
+            "SELECT set_config('synchronous_commit', 'on', false) "
+            "WHERE current_setting('synchronous_commit') IN ('off', 'local')"
+        )
+        if timeout == "0":
+            cursor.execute(f"SET lock_timeout = '{_LOCK_TIMEOUT}'")
+    connection.commit()
+
+
+def _begin(conn: Connection) -> None:
+    if "concordat_writes" in conn.get_execution_options():
+        # Each statement sees what is committed by then; with the lock, nobody else commits. A
+        # snapshot of the whole transaction would be as old as the wait for the lock.
+        conn.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL READ COMMITTED READ WRITE")
+        schema = "hashtext(coalesce(current_schema(), ''))"
+        conn.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK}, {schema})")
+    else:
+        conn.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+
+
+_UNAVAILABLE = (
+    StoreUnavailable,
+    "The PostgreSQL server does not answer, or does not let the node in.",
+    "Check that it runs, that the store's URL names its host, database and user, and that the "
+    "password in PGPASSFILE is right.",
+)
+_LOCKED = (
+    StoreLocked,
+    "Another process has been writing to the store for too long.",
+    "Wait until it is done, or stop it; then try again.",
+)
+_READ_ONLY = (
+    StoreReadOnly,
+    "The store is read-only.",
+    "Connect to the primary server, as a user who may create and write tables there.",
+)
+_DAMAGED = (
+    StoreDamaged,
+    "The store's database is damaged.",
+    "Stop the node, keep the database as evidence and restore the latest backup.",
+)
+_ERRORS: dict[str, tuple[type[ConcordatError], str, str]] = {
+    "08": _UNAVAILABLE,  # connection exception
+    "28": _UNAVAILABLE,  # invalid authorization specification
+    "3D": _UNAVAILABLE,  # invalid catalog name: no such database
+    "57": _UNAVAILABLE,  # operator intervention: shutting down, starting up
+    "25006": _READ_ONLY,  # read-only transaction, as on a standby
+    "42501": _READ_ONLY,  # insufficient privilege
+    "40": _LOCKED,  # transaction rollback: deadlock
+    "55P03": _LOCKED,  # lock not available
+    "53100": (
+        StoreFull,
+        "There is no room left for the store.",
+        "Free some disk space on the server and try again; nothing was half written.",
+    ),
+    "53": _UNAVAILABLE,  # insufficient resources: too many connections
+    "58": (
+        StoreUnavailable,
+        "The server's disk failed while the store was being used.",
+        "Look at the server's log and check its disk; then start the node again.",
+    ),
+    "XX001": _DAMAGED,  # data corrupted
+    "XX002": _DAMAGED,  # index corrupted
+}
+
+
+def _unavailable() -> ConcordatError:
+    kind, message, next_step = _UNAVAILABLE
+    return kind(message, next_step)

@@ -1,0 +1,170 @@
+"""The store in a file: SQLite in WAL mode. All SQL that only SQLite knows is in this file."""
+
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from sqlalchemy import (
+    URL,
+    Column,
+    Connection,
+    Engine,
+    Table,
+    create_engine,
+    event,
+    func,
+    insert,
+    select,
+)
+
+from compliance.errors import (
+    NotAStore,
+    StoreDamaged,
+    StoreFull,
+    StoreLocked,
+    StoreReadOnly,
+    StoreUnavailable,
+    missing_store,
+)
+from protos.errors import ConcordatError
+
+WRITES = {"concordat_writes": True}
+"""Execution options of a transaction that writes."""
+
+_LOCK_TIMEOUT = 10.0  # seconds; `?timeout=` in the URL overrides it
+
+
+def connect(url: URL, *, create: bool) -> Engine:
+    """A new file is readable by its owner only. Raises StoreMissing (E708), StoreUnavailable."""
+    try:
+        if create:
+            _create_private(url)
+        elif not _file(url).exists():
+            raise missing_store()
+    except OSError as error:
+        raise _problem(sqlite3.SQLITE_CANTOPEN) from error
+    timeout = {} if "timeout" in url.query else {"timeout": _LOCK_TIMEOUT}
+    # Parameters are people's data: they must not reach an error message.
+    engine = create_engine(url, connect_args=timeout, hide_parameters=True)
+    event.listen(engine, "connect", _configure)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+@contextmanager
+def migrating(engine: Engine) -> Iterator[Connection]:
+    """A write transaction in which tables may be dropped that others refer to.
+
+    References have to hold again when it ends.
+    """
+    with engine.execution_options(**WRITES, concordat_migrates=True).begin() as conn:
+        yield conn
+        if conn.exec_driver_sql("PRAGMA foreign_key_check").first() is not None:
+            raise _problem(sqlite3.SQLITE_CORRUPT)
+
+
+def insert_columns(conn: Connection, table: Table, columns: Mapping[str, list[Any]]) -> None:
+    """Inserts many rows, given the values of each column."""
+    # Straight to the driver: SQLAlchemy's handling of each value takes thrice as long as SQLite's.
+    statement = insert(table).compile(dialect=conn.dialect, column_keys=list(columns))
+    ordered = [columns[name] for name in statement.positiontup or ()]
+    conn.exec_driver_sql(str(statement), list(zip(*ordered, strict=True)))
+
+
+def mistyped(conn: Connection, table: Table) -> Iterator[tuple[Column[Any], int]]:
+    """Columns that hold values of another type than their own, which SQLite lets in; how many."""
+    storage = {bool: "integer", int: "integer", str: "text", bytes: "blob"}
+    strays = []
+    for column in table.c:
+        kinds = [storage[column.type.python_type]] + ["null"] * bool(column.nullable)
+        strays.append(func.count().filter(func.typeof(column).not_in(kinds)))
+    counts = conn.execute(select(*strays).select_from(table)).one()
+    yield from ((column, n) for column, n in zip(table.c, counts, strict=True) if n)
+
+
+def problem(error: BaseException | None) -> ConcordatError | None:
+    """What a user can do about the driver's error; None if nothing."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None and isinstance(error, sqlite3.OperationalError):
+        code = sqlite3.SQLITE_CORRUPT  # a text that the driver cannot decode
+    return _problem(code) if code is not None and code & 0xFF in _ERRORS else None
+
+
+def _file(url: URL) -> Path:
+    """The file that a URL names, also as an SQLite URI."""
+    name = url.database or ""
+    return Path(unquote(name.removeprefix("file:").partition("?")[0]))
+
+
+def _create_private(url: URL) -> None:
+    """SQLite would create the file by the umask; its -wal and -shm take over the file's mode."""
+    if url.database and not url.database.startswith("file:"):
+        os.close(os.open(Path(url.database), os.O_RDWR | os.O_CREAT, 0o600))
+
+
+def _configure(connection: sqlite3.Connection, _: object) -> None:
+    connection.isolation_level = None  # the driver begins no transaction: `_begin` does
+    for pragma in (
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "secure_delete = ON",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(conn: Connection) -> None:
+    options = conn.get_execution_options()
+    writes, migrates = "concordat_writes" in options, "concordat_migrates" in options
+    # The second has no effect within a transaction.
+    conn.exec_driver_sql(f"PRAGMA query_only = {'OFF' if writes else 'ON'}")
+    conn.exec_driver_sql(f"PRAGMA foreign_keys = {'OFF' if migrates else 'ON'}")
+    conn.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+_ERRORS: dict[int, tuple[type[ConcordatError], str, str]] = {
+    sqlite3.SQLITE_BUSY: (
+        StoreLocked,
+        "Another process has been writing to the store for too long.",
+        "Wait until it is done, or stop it; then try again.",
+    ),
+    sqlite3.SQLITE_READONLY: (
+        StoreReadOnly,
+        "The store is read-only.",
+        "Give the node's user write permission on the file and its folder.",
+    ),
+    sqlite3.SQLITE_FULL: (
+        StoreFull,
+        "There is no room left for the store.",
+        "Free some disk space and try again; nothing was half written.",
+    ),
+    sqlite3.SQLITE_NOTADB: (
+        NotAStore,
+        "The file is not an SQLite database.",
+        "Check the store's URL in the node's configuration.",
+    ),
+    sqlite3.SQLITE_CORRUPT: (
+        StoreDamaged,
+        "The store's file is damaged.",
+        "Stop the node, keep the file as evidence and restore the latest backup.",
+    ),
+    sqlite3.SQLITE_CANTOPEN: (
+        StoreUnavailable,
+        "The store cannot be opened.",
+        "Check that its folder exists and that the node's user may write there.",
+    ),
+    sqlite3.SQLITE_IOERR: (
+        StoreUnavailable,
+        "The disk failed while the store was being used.",
+        "Check the disk; then start the node again.",
+    ),
+}
+_ERRORS[sqlite3.SQLITE_LOCKED] = _ERRORS[sqlite3.SQLITE_BUSY]
+
+
+def _problem(code: int) -> ConcordatError:
+    kind, message, next_step = _ERRORS[code & 0xFF]
+    return kind(message, next_step)
