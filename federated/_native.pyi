@@ -16,8 +16,10 @@ __all__ = [
     "GroupSum",
     "Index",
     "PublicKey",
+    "Rerandomiser",
     "Scalar",
     "SecretKey",
+    "derive_labels",
     "hash_to_curve",
     "hmac_sha256",
     "hmac_sha256_each",
@@ -25,7 +27,9 @@ __all__ = [
     "multiply",
     "permutation",
     "repeated",
+    "seal",
     "set_threads",
+    "unseal",
 ]
 
 _U8 = NDArray[np.uint8]
@@ -96,6 +100,20 @@ class Index:
     def __len__(self) -> int: ...
     def find(self, keys: _U8) -> _I64:
         """Row of each key, or -1: int64 (m,)."""
+
+# Rows that only whoever knows their label can find and open
+
+def derive_labels(prefix: bytes, data: bytes | _U8, offsets: _U64, points: _U8) -> _U8:
+    """The first 48 bytes of SHA-512(prefix || string || point): uint8 (n, 48)."""
+
+def seal(keys: _U8, payloads: _U8, associated: bytes) -> _U8:
+    """AES-256-GCM of row i under keys[i], uint8 (n, 32), with a random nonce.
+
+    uint8 (n, w) -> (n, 12 + w + 16): nonce, ciphertext, tag. A key is for one row only.
+    """
+
+def unseal(keys: _U8, sealed: _U8, associated: bytes) -> _U8:
+    """What `seal` has sealed. ValueError names the first row that does not open."""
 
 # Paillier
 
@@ -169,3 +187,16 @@ class GroupSum:
         """
     def result(self) -> _U64:
         """uint64 (groups, 2L); the ciphertext 1 for an empty group."""
+
+@final
+class Rerandomiser:
+    """Sums for the key's owner, who must not see what they were made of."""
+
+    def __new__(cls, key: PublicKey) -> Self:
+        """ValueError for a modulus that a prime below 2^20 divides."""
+    def sums(self, ciphertexts: _U64, choices: _I64) -> _U64:
+        """Row i: the sum of ciphertexts[choices[i]], times r^n, r uniform to within 2^-92.
+
+        uint64 (b, 2L), int64 (n, w) -> uint64 (n, 2L). ValueError names the first ciphertext that
+        is too large, or the first row that names one there is not.
+        """

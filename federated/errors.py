@@ -43,6 +43,27 @@ class FeatureUnfit(ConcordatError):
     code = "E120"
 
 
+# A scorecard
+
+
+class ScorecardInvalid(ConcordatError):
+    """A scorecard, or another library's table of one, is not of the form it should have."""
+
+    code = "E121"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(
+            f"This is no valid scorecard: {problem}.",
+            "Correct it and try again; docs/reference/scorecard.yaml is a complete one.",
+        )
+
+
+class ScorecardUnfit(ConcordatError):
+    """A scorecard uses a feature or an edge that the agreement does not have."""
+
+    code = "E122"
+
+
 # The peer's bytes
 
 
@@ -93,6 +114,12 @@ class AnswersDisagree(ProtocolViolation):
     """The peer's answer contradicts what this side counted itself."""
 
     code = "E207"
+
+
+class TableUnsound(ProtocolViolation):
+    """A table that is not what its head says, is not signed, or has a row that does not open."""
+
+    code = "E210"
 
 
 # The connection

@@ -11,6 +11,7 @@ mod hmac;
 #[cfg(target_arch = "x86_64")]
 mod ifma;
 mod index;
+mod labels;
 mod merkle;
 mod paillier;
 mod permutation;
@@ -132,6 +133,45 @@ mod _native {
     ) -> PyResult<Bound<'py, PyBytes>> {
         let strings = data.strings(&offsets)?;
         Ok(PyBytes::new(py, &py.detach(|| merkle::root(strings))))
+    }
+
+    #[pyfunction]
+    fn derive_labels<'py>(
+        py: Python<'py>,
+        prefix: &[u8],
+        data: Data<'py>,
+        offsets: PyReadonlyArray1<'py, u64>,
+        points: Input2<'py, u8>,
+    ) -> PyResult<Array2<'py, u8>> {
+        let (strings, points) = (data.strings(&offsets)?, rows(&points)?);
+        let derived = py.detach(|| labels::derive(prefix, strings, points))?;
+        to_array(py, derived.into_flattened(), labels::LABEL)
+    }
+
+    #[pyfunction]
+    fn seal<'py>(
+        py: Python<'py>,
+        keys: Input2<'py, u8>,
+        payloads: Input2<'py, u8>,
+        associated: &[u8],
+    ) -> PyResult<Array2<'py, u8>> {
+        let width = payloads.shape()[1];
+        let (keys, payloads) = (rows(&keys)?, elements(&payloads)?);
+        let sealed = py.detach(|| labels::seal(keys, payloads, width, associated))?;
+        to_array(py, sealed, width + labels::OVERHEAD)
+    }
+
+    #[pyfunction]
+    fn unseal<'py>(
+        py: Python<'py>,
+        keys: Input2<'py, u8>,
+        sealed: Input2<'py, u8>,
+        associated: &[u8],
+    ) -> PyResult<Array2<'py, u8>> {
+        let width = sealed.shape()[1];
+        let (keys, sealed) = (rows(&keys)?, elements(&sealed)?);
+        let payloads = py.detach(|| labels::open(keys, sealed, width, associated))?;
+        PyArray1::from_vec(py, payloads).reshape([keys.len(), width - labels::OVERHEAD])
     }
 
     #[pyclass(frozen, module = "federated._native")]
@@ -403,6 +443,34 @@ mod _native {
 
         fn result<'py>(&self, py: Python<'py>) -> PyResult<Array2<'py, u64>> {
             self.key.get().run(py, |_| Ok(self.sums.result()))
+        }
+    }
+
+    #[pyclass(frozen, module = "federated._native")]
+    struct Rerandomiser {
+        key: Py<PublicKey>,
+        masks: paillier::Rerandomiser,
+    }
+
+    #[pymethods]
+    impl Rerandomiser {
+        #[new]
+        fn new(py: Python<'_>, key: Py<PublicKey>) -> PyResult<Self> {
+            let public = key.get().0.clone();
+            let masks = py.detach(|| paillier::Rerandomiser::new(public))?;
+            Ok(Self { key, masks })
+        }
+
+        fn sums<'py>(
+            &self,
+            py: Python<'py>,
+            ciphertexts: Input2<'py, u64>,
+            choices: Input2<'py, i64>,
+        ) -> PyResult<Array2<'py, u64>> {
+            let key = self.key.get();
+            let width = choices.shape()[1];
+            let (ciphertexts, choices) = (key.ciphertexts(&ciphertexts)?, elements(&choices)?);
+            key.run(py, |_| self.masks.sums(ciphertexts, choices, width))
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Powers of one base: a product of precomputed powers, one for each byte of the exponent.
+//! Products of precomputed powers, one for each byte of an exponent: powers of one base, or a
+//! product of powers of several.
 
 use rayon::prelude::*;
 
@@ -8,7 +9,7 @@ use crate::bigint::{Limbs, zeros};
 /// Values of a byte.
 const DIGITS: usize = 256;
 
-/// Entry (i, d) is base^(d * 256^i) in Montgomery form, those of i = 0 times a scale.
+/// Entry (i, d) is base^(d * 256^i), or base_i^d, in Montgomery form; those of i = 0 times a scale.
 ///
 /// The digits of secret exponents index this table, so whoever shares the processor's caches
 /// with this process may learn them; reading every entry each time would cost more than it
@@ -21,15 +22,20 @@ pub struct FixedBase {
 impl FixedBase {
     /// For exponents of up to `bytes` bytes; `base` and `scale` in Montgomery form.
     pub fn new(modulus: &Modulus, base: &[u64], bytes: usize, scale: &[u64]) -> Self {
-        let len = modulus.len();
-        let mut entries = zeros(bytes * DIGITS * len);
+        let mut steps = zeros(bytes * modulus.len());
         let mut base: Limbs = base.to_vec().into();
-        let mut steps = Vec::with_capacity(bytes);
-        for _ in 0..bytes {
-            let next = modulus.power(&base, &[DIGITS as u64]);
-            steps.push(std::mem::replace(&mut base, next));
+        for step in steps.chunks_exact_mut(modulus.len()) {
+            step.copy_from_slice(&base);
+            base = modulus.power(&base, &[DIGITS as u64]);
         }
-        entries.par_chunks_mut(DIGITS * len).zip(&steps).enumerate().for_each(
+        Self::of(modulus, &steps, scale)
+    }
+
+    /// For products of powers: byte i of an exponent is that of the i-th of these bases.
+    pub fn of(modulus: &Modulus, bases: &[u64], scale: &[u64]) -> Self {
+        let len = modulus.len();
+        let mut entries = zeros(bases.len() * DIGITS);
+        entries.par_chunks_mut(DIGITS * len).zip(bases.par_chunks_exact(len)).enumerate().for_each(
             |(i, (row, step))| {
                 row[..len].copy_from_slice(if i == 0 { scale } else { modulus.one() });
                 for digit in 1..DIGITS {

@@ -3,12 +3,14 @@
 //! Plaintexts are rows of L limbs, ciphertexts rows of 2L limbs, L = bits/64 of the modulus n.
 
 mod public;
+mod rerandomiser;
 mod secret;
 mod sum;
 
 use rayon::prelude::*;
 
 pub use public::PublicKey;
+pub use rerandomiser::Rerandomiser;
 pub use secret::SecretKey;
 pub use sum::GroupSum;
 

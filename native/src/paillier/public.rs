@@ -77,17 +77,19 @@ impl PublicKey {
     /// (1+n)^m r^n, r uniform below n, as Paillier wrote it. (An r that is not coprime to n would
     /// factor it.)
     pub fn encrypt_uniform(&self, plaintexts: &[u64]) -> Result<Vec<u64>> {
+        self.encrypt_with(plaintexts, |factors| self.fill_residues(factors))
+    }
+
+    /// Fills rows with r^n, r uniform below n, in Montgomery form.
+    pub(super) fn fill_residues(&self, rows: &mut [u64]) {
         let len = self.n.len();
-        self.encrypt_with(plaintexts, |factors| {
-            let rows = factors.len() / (2 * len);
-            let mut r = zeros(rows * len);
-            fill_below(&self.n, &mut r);
-            for (r, factor) in r.chunks_exact(len).zip(factors.chunks_exact_mut(2 * len)) {
-                factor[..len].copy_from_slice(r);
-                factor.copy_from_slice(&self.square.enter(factor));
-            }
-            self.square.power_all(factors, &self.n);
-        })
+        let mut r = zeros(rows.len() / 2);
+        fill_below(&self.n, &mut r);
+        for (r, row) in r.chunks_exact(len).zip(rows.chunks_exact_mut(2 * len)) {
+            row[..len].copy_from_slice(r);
+            row.copy_from_slice(&self.square.enter(row));
+        }
+        self.square.power_all(rows, &self.n);
     }
 
     /// (1+n)^m times a random factor: `draw` fills a block of rows with them, in Montgomery form.
@@ -180,7 +182,7 @@ impl PublicKey {
     }
 
     /// The product of all rows up to a power of R, which is coprime to n.
-    fn multiply_all(&self, rows: &[u64]) -> Limbs {
+    pub(super) fn multiply_all(&self, rows: &[u64]) -> Limbs {
         let start = || Limbs::from(self.square.one().to_vec());
         rows.par_chunks_exact(self.square.len())
             .with_min_len(BLOCK)

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dprotos/concordat/v1/run.proto\x12\x0c\x63oncordat.v1\"\xa7\x04\n\x05\x46rame\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x13.concordat.v1.HelloH\x00\x12&\n\x06inputs\x18\x02 \x01(\x0b\x32\x14.concordat.v1.InputsH\x00\x12,\n\tsignature\x18\x03 \x01(\x0b\x32\x17.concordat.v1.SignatureH\x00\x12$\n\x05ready\x18\x04 \x01(\x0b\x32\x13.concordat.v1.ReadyH\x00\x12&\n\x06points\x18\n \x01(\x0b\x32\x14.concordat.v1.PointsH\x00\x12/\n\x0bgroup_sizes\x18\x0b \x01(\x0b\x32\x18.concordat.v1.GroupSizesH\x00\x12\x35\n\x0e\x65ncrypted_rows\x18\x0c \x01(\x0b\x32\x1b.concordat.v1.EncryptedRowsH\x00\x12/\n\x0bmasked_sums\x18\r \x01(\x0b\x32\x18.concordat.v1.MaskedSumsH\x00\x12\x33\n\rreleased_sums\x18\x0e \x01(\x0b\x32\x1a.concordat.v1.ReleasedSumsH\x00\x12(\n\x07matches\x18\x0f \x01(\x0b\x32\x15.concordat.v1.MatchesH\x00\x12.\n\ncommitment\x18\x14 \x01(\x0b\x32\x18.concordat.v1.CommitmentH\x00\x12$\n\x05\x61\x62ort\x18\x15 \x01(\x0b\x32\x13.concordat.v1.AbortH\x00\x42\x06\n\x04\x62ody\"\xd4\x01\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x18\n\x10\x61greement_digest\x18\x03 \x01(\x0c\x12\r\n\x05suite\x18\x04 \x01(\t\x12\x0c\n\x04role\x18\x05 \x01(\t\x12\r\n\x05party\x18\x06 \x01(\t\x12\x0b\n\x03job\x18\x07 \x01(\x0c\x12\x13\n\x0bsigning_key\x18\x08 \x01(\x0c\x12\x18\n\x10paillier_modulus\x18\t \x01(\x0c\x12\x14\n\x0c\x63ode_version\x18\n \x01(\t\x12\x0c\n\x04time\x18\x0b \x01(\t\"t\n\x06Inputs\x12\x0c\n\x04root\x18\x01 \x01(\x0c\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x12\n\nlog_origin\x18\x03 \x01(\t\x12\x10\n\x08log_size\x18\x04 \x01(\x04\x12\x10\n\x08log_root\x18\x05 \x01(\x0c\x12\x16\n\x0elog_checkpoint\x18\x06 \x01(\t\"1\n\tSignature\x12\x11\n\tstatement\x18\x01 \x01(\t\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"-\n\x05Ready\x12\x11\n\tstatement\x18\x01 \x01(\t\x12\x11\n\tlog_index\x18\x02 \x01(\x04\"&\n\x06Points\x12\x0e\n\x06points\x18\x01 \x01(\x0c\x12\x0c\n\x04last\x18\x02 \x01(\x08\"\x1b\n\nGroupSizes\x12\r\n\x05sizes\x18\x01 \x03(\x04\"B\n\rEncryptedRows\x12\x0e\n\x06points\x18\x01 \x01(\x0c\x12\x13\n\x0b\x63iphertexts\x18\x02 \x01(\x0c\x12\x0c\n\x04last\x18\x03 \x01(\x08\"/\n\nMaskedSums\x12\x13\n\x0b\x63iphertexts\x18\x01 \x01(\x0c\x12\x0c\n\x04last\x18\x02 \x01(\x08\"\xbe\x01\n\x0cReleasedSums\x12\x30\n\x06groups\x18\x01 \x03(\x0b\x32 .concordat.v1.ReleasedSums.Group\x12\x0c\n\x04last\x18\x02 \x01(\x08\x1a$\n\x05\x42lock\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\x12\x0c\n\x04sums\x18\x02 \x01(\x0c\x1aH\n\x05Group\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\x12\x30\n\x06\x62locks\x18\x02 \x03(\x0b\x32 .concordat.v1.ReleasedSums.Block\"*\n\x07Matches\x12\x11\n\tpositions\x18\x01 \x01(\x0c\x12\x0c\n\x04last\x18\x02 \x01(\x08\">\n\nCommitment\x12\x12\n\ntranscript\x18\x01 \x01(\x0c\x12\x0e\n\x06result\x18\x02 \x01(\x0c\x12\x0c\n\x04time\x18\x03 \x01(\t\"&\n\x05\x41\x62ort\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dprotos/concordat/v1/run.proto\x12\x0c\x63oncordat.v1\"\xf3\x05\n\x05\x46rame\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x13.concordat.v1.HelloH\x00\x12&\n\x06inputs\x18\x02 \x01(\x0b\x32\x14.concordat.v1.InputsH\x00\x12,\n\tsignature\x18\x03 \x01(\x0b\x32\x17.concordat.v1.SignatureH\x00\x12$\n\x05ready\x18\x04 \x01(\x0b\x32\x13.concordat.v1.ReadyH\x00\x12&\n\x06points\x18\n \x01(\x0b\x32\x14.concordat.v1.PointsH\x00\x12/\n\x0bgroup_sizes\x18\x0b \x01(\x0b\x32\x18.concordat.v1.GroupSizesH\x00\x12\x35\n\x0e\x65ncrypted_rows\x18\x0c \x01(\x0b\x32\x1b.concordat.v1.EncryptedRowsH\x00\x12/\n\x0bmasked_sums\x18\r \x01(\x0b\x32\x18.concordat.v1.MaskedSumsH\x00\x12\x33\n\rreleased_sums\x18\x0e \x01(\x0b\x32\x1a.concordat.v1.ReleasedSumsH\x00\x12(\n\x07matches\x18\x0f \x01(\x0b\x32\x15.concordat.v1.MatchesH\x00\x12-\n\ntable_head\x18\x1e \x01(\x0b\x32\x17.concordat.v1.TableHeadH\x00\x12-\n\ntable_rows\x18\x1f \x01(\x0b\x32\x17.concordat.v1.TableRowsH\x00\x12\x31\n\x0cremoved_rows\x18  \x01(\x0b\x32\x19.concordat.v1.RemovedRowsH\x00\x12\x39\n\x10\x65ncrypted_points\x18! \x01(\x0b\x32\x1d.concordat.v1.EncryptedPointsH\x00\x12.\n\ncommitment\x18\x14 \x01(\x0b\x32\x18.concordat.v1.CommitmentH\x00\x12$\n\x05\x61\x62ort\x18\x15 \x01(\x0b\x32\x13.concordat.v1.AbortH\x00\x42\x06\n\x04\x62ody\"\x80\x02\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x18\n\x10\x61greement_digest\x18\x03 \x01(\x0c\x12\r\n\x05suite\x18\x04 \x01(\t\x12\x0c\n\x04role\x18\x05 \x01(\t\x12\r\n\x05party\x18\x06 \x01(\t\x12\x0b\n\x03job\x18\x07 \x01(\x0c\x12\x13\n\x0bsigning_key\x18\x08 \x01(\x0c\x12\x18\n\x10paillier_modulus\x18\t \x01(\x0c\x12\x14\n\x0c\x63ode_version\x18\n \x01(\t\x12\x0c\n\x04time\x18\x0b \x01(\t\x12\x13\n\x0btable_epoch\x18\x0c \x01(\x0c\x12\x15\n\rtable_version\x18\r \x01(\x04\"t\n\x06Inputs\x12\x0c\n\x04root\x18\x01 \x01(\x0c\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x12\n\nlog_origin\x18\x03 \x01(\t\x12\x10\n\x08log_size\x18\x04 \x01(\x04\x12\x10\n\x08log_root\x18\x05 \x01(\x0c\x12\x16\n\x0elog_checkpoint\x18\x06 \x01(\t\"1\n\tSignature\x12\x11\n\tstatement\x18\x01 \x01(\t\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"-\n\x05Ready\x12\x11\n\tstatement\x18\x01 \x01(\t\x12\x11\n\tlog_index\x18\x02 \x01(\x04\"&\n\x06Points\x12\x0e\n\x06points\x18\x01 \x01(\x0c\x12\x0c\n\x04last\x18\x02 \x01(\x08\"\x1b\n\nGroupSizes\x12\r\n\x05sizes\x18\x01 \x03(\x04\"B\n\rEncryptedRows\x12\x0e\n\x06points\x18\x01 \x01(\x0c\x12\x13\n\x0b\x63iphertexts\x18\x02 \x01(\x0c\x12\x0c\n\x04last\x18\x03 \x01(\x08\"/\n\nMaskedSums\x12\x13\n\x0b\x63iphertexts\x18\x01 \x01(\x0c\x12\x0c\n\x04last\x18\x02 \x01(\x08\"\xbe\x01\n\x0cReleasedSums\x12\x30\n\x06groups\x18\x01 \x03(\x0b\x32 .concordat.v1.ReleasedSums.Group\x12\x0c\n\x04last\x18\x02 \x01(\x08\x1a$\n\x05\x42lock\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\x12\x0c\n\x04sums\x18\x02 \x01(\x0c\x1aH\n\x05Group\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\x12\x30\n\x06\x62locks\x18\x02 \x03(\x0b\x32 .concordat.v1.ReleasedSums.Block\"*\n\x07Matches\x12\x11\n\tpositions\x18\x01 \x01(\x0c\x12\x0c\n\x04last\x18\x02 \x01(\x08\"\\\n\tTableHead\x12\r\n\x05\x65poch\x18\x01 \x01(\x0c\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0c\n\x04rows\x18\x03 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\x12\x11\n\tsignature\x18\x05 \x01(\x0c\"\'\n\tTableRows\x12\x0c\n\x04rows\x18\x01 \x01(\x0c\x12\x0c\n\x04last\x18\x02 \x01(\x08\")\n\x0bRemovedRows\x12\x0c\n\x04keys\x18\x01 \x01(\x0c\x12\x0c\n\x04last\x18\x02 \x01(\x08\"4\n\x0f\x45ncryptedPoints\x12\x13\n\x0b\x63iphertexts\x18\x01 \x01(\x0c\x12\x0c\n\x04last\x18\x02 \x01(\x08\">\n\nCommitment\x12\x12\n\ntranscript\x18\x01 \x01(\x0c\x12\x0e\n\x06result\x18\x02 \x01(\x0c\x12\x0c\n\x04time\x18\x03 \x01(\t\"&\n\x05\x41\x62ort\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,33 +32,41 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.concordat.v1.run_pb2
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_FRAME']._serialized_start=48
-  _globals['_FRAME']._serialized_end=599
-  _globals['_HELLO']._serialized_start=602
-  _globals['_HELLO']._serialized_end=814
-  _globals['_INPUTS']._serialized_start=816
-  _globals['_INPUTS']._serialized_end=932
-  _globals['_SIGNATURE']._serialized_start=934
-  _globals['_SIGNATURE']._serialized_end=983
-  _globals['_READY']._serialized_start=985
-  _globals['_READY']._serialized_end=1030
-  _globals['_POINTS']._serialized_start=1032
-  _globals['_POINTS']._serialized_end=1070
-  _globals['_GROUPSIZES']._serialized_start=1072
-  _globals['_GROUPSIZES']._serialized_end=1099
-  _globals['_ENCRYPTEDROWS']._serialized_start=1101
-  _globals['_ENCRYPTEDROWS']._serialized_end=1167
-  _globals['_MASKEDSUMS']._serialized_start=1169
-  _globals['_MASKEDSUMS']._serialized_end=1216
-  _globals['_RELEASEDSUMS']._serialized_start=1219
-  _globals['_RELEASEDSUMS']._serialized_end=1409
-  _globals['_RELEASEDSUMS_BLOCK']._serialized_start=1299
-  _globals['_RELEASEDSUMS_BLOCK']._serialized_end=1335
-  _globals['_RELEASEDSUMS_GROUP']._serialized_start=1337
-  _globals['_RELEASEDSUMS_GROUP']._serialized_end=1409
-  _globals['_MATCHES']._serialized_start=1411
-  _globals['_MATCHES']._serialized_end=1453
-  _globals['_COMMITMENT']._serialized_start=1455
-  _globals['_COMMITMENT']._serialized_end=1517
-  _globals['_ABORT']._serialized_start=1519
-  _globals['_ABORT']._serialized_end=1557
+  _globals['_FRAME']._serialized_end=803
+  _globals['_HELLO']._serialized_start=806
+  _globals['_HELLO']._serialized_end=1062
+  _globals['_INPUTS']._serialized_start=1064
+  _globals['_INPUTS']._serialized_end=1180
+  _globals['_SIGNATURE']._serialized_start=1182
+  _globals['_SIGNATURE']._serialized_end=1231
+  _globals['_READY']._serialized_start=1233
+  _globals['_READY']._serialized_end=1278
+  _globals['_POINTS']._serialized_start=1280
+  _globals['_POINTS']._serialized_end=1318
+  _globals['_GROUPSIZES']._serialized_start=1320
+  _globals['_GROUPSIZES']._serialized_end=1347
+  _globals['_ENCRYPTEDROWS']._serialized_start=1349
+  _globals['_ENCRYPTEDROWS']._serialized_end=1415
+  _globals['_MASKEDSUMS']._serialized_start=1417
+  _globals['_MASKEDSUMS']._serialized_end=1464
+  _globals['_RELEASEDSUMS']._serialized_start=1467
+  _globals['_RELEASEDSUMS']._serialized_end=1657
+  _globals['_RELEASEDSUMS_BLOCK']._serialized_start=1547
+  _globals['_RELEASEDSUMS_BLOCK']._serialized_end=1583
+  _globals['_RELEASEDSUMS_GROUP']._serialized_start=1585
+  _globals['_RELEASEDSUMS_GROUP']._serialized_end=1657
+  _globals['_MATCHES']._serialized_start=1659
+  _globals['_MATCHES']._serialized_end=1701
+  _globals['_TABLEHEAD']._serialized_start=1703
+  _globals['_TABLEHEAD']._serialized_end=1795
+  _globals['_TABLEROWS']._serialized_start=1797
+  _globals['_TABLEROWS']._serialized_end=1836
+  _globals['_REMOVEDROWS']._serialized_start=1838
+  _globals['_REMOVEDROWS']._serialized_end=1879
+  _globals['_ENCRYPTEDPOINTS']._serialized_start=1881
+  _globals['_ENCRYPTEDPOINTS']._serialized_end=1933
+  _globals['_COMMITMENT']._serialized_start=1935
+  _globals['_COMMITMENT']._serialized_end=1997
+  _globals['_ABORT']._serialized_start=1999
+  _globals['_ABORT']._serialized_end=2037
 # @@protoc_insertion_point(module_scope)

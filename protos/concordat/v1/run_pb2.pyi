@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Frame(_message.Message):
-    __slots__ = ("hello", "inputs", "signature", "ready", "points", "group_sizes", "encrypted_rows", "masked_sums", "released_sums", "matches", "commitment", "abort")
+    __slots__ = ("hello", "inputs", "signature", "ready", "points", "group_sizes", "encrypted_rows", "masked_sums", "released_sums", "matches", "table_head", "table_rows", "removed_rows", "encrypted_points", "commitment", "abort")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
@@ -18,6 +18,10 @@ class Frame(_message.Message):
     MASKED_SUMS_FIELD_NUMBER: _ClassVar[int]
     RELEASED_SUMS_FIELD_NUMBER: _ClassVar[int]
     MATCHES_FIELD_NUMBER: _ClassVar[int]
+    TABLE_HEAD_FIELD_NUMBER: _ClassVar[int]
+    TABLE_ROWS_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_ROWS_FIELD_NUMBER: _ClassVar[int]
+    ENCRYPTED_POINTS_FIELD_NUMBER: _ClassVar[int]
     COMMITMENT_FIELD_NUMBER: _ClassVar[int]
     ABORT_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
@@ -30,12 +34,16 @@ class Frame(_message.Message):
     masked_sums: MaskedSums
     released_sums: ReleasedSums
     matches: Matches
+    table_head: TableHead
+    table_rows: TableRows
+    removed_rows: RemovedRows
+    encrypted_points: EncryptedPoints
     commitment: Commitment
     abort: Abort
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., inputs: _Optional[_Union[Inputs, _Mapping]] = ..., signature: _Optional[_Union[Signature, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., points: _Optional[_Union[Points, _Mapping]] = ..., group_sizes: _Optional[_Union[GroupSizes, _Mapping]] = ..., encrypted_rows: _Optional[_Union[EncryptedRows, _Mapping]] = ..., masked_sums: _Optional[_Union[MaskedSums, _Mapping]] = ..., released_sums: _Optional[_Union[ReleasedSums, _Mapping]] = ..., matches: _Optional[_Union[Matches, _Mapping]] = ..., commitment: _Optional[_Union[Commitment, _Mapping]] = ..., abort: _Optional[_Union[Abort, _Mapping]] = ...) -> None: ...
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., inputs: _Optional[_Union[Inputs, _Mapping]] = ..., signature: _Optional[_Union[Signature, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., points: _Optional[_Union[Points, _Mapping]] = ..., group_sizes: _Optional[_Union[GroupSizes, _Mapping]] = ..., encrypted_rows: _Optional[_Union[EncryptedRows, _Mapping]] = ..., masked_sums: _Optional[_Union[MaskedSums, _Mapping]] = ..., released_sums: _Optional[_Union[ReleasedSums, _Mapping]] = ..., matches: _Optional[_Union[Matches, _Mapping]] = ..., table_head: _Optional[_Union[TableHead, _Mapping]] = ..., table_rows: _Optional[_Union[TableRows, _Mapping]] = ..., removed_rows: _Optional[_Union[RemovedRows, _Mapping]] = ..., encrypted_points: _Optional[_Union[EncryptedPoints, _Mapping]] = ..., commitment: _Optional[_Union[Commitment, _Mapping]] = ..., abort: _Optional[_Union[Abort, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol_version", "run", "agreement_digest", "suite", "role", "party", "job", "signing_key", "paillier_modulus", "code_version", "time")
+    __slots__ = ("protocol_version", "run", "agreement_digest", "suite", "role", "party", "job", "signing_key", "paillier_modulus", "code_version", "time", "table_epoch", "table_version")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
     AGREEMENT_DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -47,6 +55,8 @@ class Hello(_message.Message):
     PAILLIER_MODULUS_FIELD_NUMBER: _ClassVar[int]
     CODE_VERSION_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
+    TABLE_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    TABLE_VERSION_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     run: str
     agreement_digest: bytes
@@ -58,7 +68,9 @@ class Hello(_message.Message):
     paillier_modulus: bytes
     code_version: str
     time: str
-    def __init__(self, protocol_version: _Optional[int] = ..., run: _Optional[str] = ..., agreement_digest: _Optional[bytes] = ..., suite: _Optional[str] = ..., role: _Optional[str] = ..., party: _Optional[str] = ..., job: _Optional[bytes] = ..., signing_key: _Optional[bytes] = ..., paillier_modulus: _Optional[bytes] = ..., code_version: _Optional[str] = ..., time: _Optional[str] = ...) -> None: ...
+    table_epoch: bytes
+    table_version: int
+    def __init__(self, protocol_version: _Optional[int] = ..., run: _Optional[str] = ..., agreement_digest: _Optional[bytes] = ..., suite: _Optional[str] = ..., role: _Optional[str] = ..., party: _Optional[str] = ..., job: _Optional[bytes] = ..., signing_key: _Optional[bytes] = ..., paillier_modulus: _Optional[bytes] = ..., code_version: _Optional[str] = ..., time: _Optional[str] = ..., table_epoch: _Optional[bytes] = ..., table_version: _Optional[int] = ...) -> None: ...
 
 class Inputs(_message.Message):
     __slots__ = ("root", "size", "log_origin", "log_size", "log_root", "log_checkpoint")
@@ -153,6 +165,44 @@ class Matches(_message.Message):
     positions: bytes
     last: bool
     def __init__(self, positions: _Optional[bytes] = ..., last: _Optional[bool] = ...) -> None: ...
+
+class TableHead(_message.Message):
+    __slots__ = ("epoch", "version", "rows", "digest", "signature")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    epoch: bytes
+    version: int
+    rows: int
+    digest: bytes
+    signature: bytes
+    def __init__(self, epoch: _Optional[bytes] = ..., version: _Optional[int] = ..., rows: _Optional[int] = ..., digest: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class TableRows(_message.Message):
+    __slots__ = ("rows", "last")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    rows: bytes
+    last: bool
+    def __init__(self, rows: _Optional[bytes] = ..., last: _Optional[bool] = ...) -> None: ...
+
+class RemovedRows(_message.Message):
+    __slots__ = ("keys", "last")
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    keys: bytes
+    last: bool
+    def __init__(self, keys: _Optional[bytes] = ..., last: _Optional[bool] = ...) -> None: ...
+
+class EncryptedPoints(_message.Message):
+    __slots__ = ("ciphertexts", "last")
+    CIPHERTEXTS_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    ciphertexts: bytes
+    last: bool
+    def __init__(self, ciphertexts: _Optional[bytes] = ..., last: _Optional[bool] = ...) -> None: ...
 
 class Commitment(_message.Message):
     __slots__ = ("transcript", "result", "time")

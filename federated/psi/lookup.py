@@ -1,0 +1,336 @@
+"""The partner's payload for each of the bank's ids: a labelled private set intersection.
+
+A row of the partner's table belongs to the label F(y) = SHA-512(y || b·H(y)): its first 16 bytes
+find the row, 32 more open its payload. Whoever does not know b can find nothing in the table.
+
+    partner -> bank   once an epoch, the table; then only which rows were removed since
+    bank -> partner   shuffled a·H(x)
+    partner -> bank   b·(a·H(x)), in that order
+
+The bank multiplies by 1/a and has the labels of the ids it asked for, and of no others. The scalar
+b lives as long as the table, an epoch; a and the order are new in every run. Jarecki, Liu 2010
+(oblivious evaluation of F by Diffie-Hellman); Chen, Huang, Laine, Rindal 2018 (labels).
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from secrets import token_bytes
+from typing import Self
+
+import numpy as np
+
+from federated._native import Index, Scalar, derive_labels, permutation, seal, unseal
+from federated.arrays import I64, U8, Bool
+from federated.channel import Channel
+from federated.errors import ProtocolViolation, TableUnsound
+from federated.hooks import Progress, Release, silent
+from federated.identifiers import Ids
+from federated.points import chunks, hash_ids, product, receive_points, send_points
+from protos.concordat.v1.run_pb2 import RemovedRows, TableHead, TableRows
+
+KEY = 16  # bytes that find a row
+SEALED = 12 + 16  # what a payload grows by: nonce and tag
+EPOCH = 16
+
+Sign = Callable[[bytes], bytes]
+Verify = Callable[[bytes, bytes], None]  # signature, statement; raises unless it holds
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a table is bound to. schema: says what a payload of so many bytes holds."""
+
+    suite: str
+    agreement: bytes  # digest, 32 bytes
+    schema: bytes
+    payload: int
+
+    @property
+    def width(self) -> int:
+        """Bytes of a row."""
+        return KEY + SEALED + self.payload
+
+    def bind(self, epoch: bytes) -> bytes:
+        """The associated data of every row."""
+        parts = (self.suite.encode(), self.agreement, epoch, self.schema)
+        return b"concordat table\n" + b"".join(len(part).to_bytes(4) + part for part in parts)
+
+
+@dataclass(frozen=True)
+class Head:
+    """What the partner signs of its table, and again whenever it removes rows."""
+
+    epoch: bytes
+    version: int
+    rows: int
+    digest: bytes
+
+    def statement(self, terms: Terms) -> bytes:
+        numbers = self.version.to_bytes(8) + self.rows.to_bytes(8)
+        return terms.bind(self.epoch) + numbers + self.digest
+
+    def message(self, signature: bytes) -> TableHead:
+        return TableHead(
+            epoch=self.epoch,
+            version=self.version,
+            rows=self.rows,
+            digest=self.digest,
+            signature=signature,
+        )
+
+
+# The partner's table
+
+
+@dataclass(repr=False)
+class Table:
+    """The table of one epoch. Its scalar is drawn for it, and zeroised with it.
+
+    rows: uint8 (n, width) in random order. people: int64 (n,), which of the ids a row belongs to.
+    removed: the keys, uint8 (k, 16), that each version after the first has taken out.
+    """
+
+    epoch: bytes
+    scalar: Scalar
+    rows: U8
+    people: I64
+    removed: list[U8] = field(default_factory=list)
+
+    @classmethod
+    def build(cls, ids: Ids, payloads: U8, terms: Terms, progress: Progress = silent) -> Self:
+        """payloads: uint8 (n, payload). A new scalar and a new epoch, always."""
+        epoch, b = token_bytes(EPOCH), Scalar.random()
+        order = permutation(len(ids)).astype(np.int64)
+        hashed = hash_ids(ids, progress)
+        rows = np.empty((len(ids), terms.width), np.uint8)
+        for part in chunks(len(ids)):
+            progress("build table", part.start, len(ids))
+            taken = order[part]
+            labels = _labels(ids.take(taken), product(hashed[taken], b))
+            rows[part, :KEY] = labels[:, :KEY]
+            rows[part, KEY:] = seal(_openers(labels), payloads[taken], terms.bind(epoch))
+        progress("build table", len(ids), len(ids))
+        return cls(epoch, b, rows, order)
+
+    @property
+    def version(self) -> int:
+        return len(self.removed)
+
+    @property
+    def head(self) -> Head:
+        return Head(self.epoch, self.version, len(self.rows), _digest(self.rows))
+
+    def keep(self, stay: Bool) -> None:
+        """Takes out the rows of everyone else. stay: bool, for each of the ids it was built of."""
+        stays = stay[self.people]
+        if not stays.all():
+            self.removed.append(self.rows[~stays, :KEY].copy())
+            self.rows, self.people = self.rows[stays], self.people[stays]
+
+
+# The bank's copy
+
+
+@dataclass(frozen=True, repr=False)
+class Copy:
+    """The table as the bank has fetched it."""
+
+    head: Head
+    signature: bytes
+    rows: U8
+
+    @cached_property
+    def index(self) -> Index:
+        try:
+            return Index(self.rows)
+        except ValueError:
+            raise _unsound("has two rows with one key") from None
+
+    def check(self, terms: Terms, verify: Verify) -> None:
+        """Raises TableUnsound, or what `verify` raises, unless it is what its head says."""
+        if len(self.rows) != self.head.rows or _digest(self.rows) != self.head.digest:
+            raise _unsound("is not what its head says")
+        verify(self.signature, self.head.statement(terms))
+
+    def without(self, keys: U8) -> U8:
+        """The rows that are left when those with these keys are gone."""
+        places = self.index.find(keys)
+        if (places < 0).any():
+            raise _unsound("lacks a row that was to be removed")
+        return np.delete(self.rows, places, axis=0)
+
+
+@dataclass(frozen=True)
+class Found:
+    """rows: int64 (k,), ascending: which of the ids have one. payloads: uint8 (k, payload)."""
+
+    rows: I64
+    payloads: U8
+
+
+# The protocol
+
+
+def run_bank(
+    channel: Channel,
+    ids: Ids,
+    held: Copy | None,
+    terms: Terms,
+    *,
+    partner_size: int,
+    verify: Verify,
+    keep: Callable[[Copy], None],
+    release: Release,
+    progress: Progress = silent,
+) -> Found:
+    """held: the copy of the epoch that both have agreed to go on with, if any.
+
+    keep: given the copy as it is now, before anything is asked. Raises ProtocolViolation where the
+    partner deviates in form; TableUnsound for its table.
+    """
+    copy = _receive_table(channel, held, terms, partner_size, progress)
+    copy.check(terms, verify)
+    keep(copy)
+
+    a = Scalar.random()
+    order = permutation(len(ids)).astype(np.int64)
+    hashed = hash_ids(ids, progress)[order]
+    send_points(channel, hashed, a, stage="ask", progress=progress)
+    answers = receive_points(
+        channel, len(ids), a.inverse(), stage="receive answers", progress=progress
+    )
+    release()
+    labels = _labels(ids.take(order), answers)
+    places = copy.index.find(labels)
+    found = np.flatnonzero(places >= 0)
+    found = found[np.argsort(order[found])]
+    return Found(order[found], _open(copy, labels[found], places[found], terms))
+
+
+def run_partner(
+    channel: Channel,
+    table: Table,
+    known: int | None,
+    terms: Terms,
+    *,
+    bank_size: int,
+    sign: Sign,
+    release: Release,
+    progress: Progress = silent,
+) -> None:
+    """known: the version of this table that the bank has, if any.
+
+    Raises ProtocolViolation where the bank deviates in form or size.
+    """
+    head = table.head
+    channel.send(head.message(sign(head.statement(terms))))
+    if known is None:
+        _send_rows(channel, table.rows, progress)
+    else:
+        _send_removed(channel, table, known)
+    asked = receive_points(
+        channel, bank_size, table.scalar, stage="blind what is asked", progress=progress
+    )
+    release()
+    send_points(channel, asked, stage="answer", progress=progress)
+
+
+def _labels(ids: Ids, points: U8) -> U8:
+    return derive_labels(ids.prefix, ids.data, ids.offsets, points)
+
+
+def _openers(labels: U8) -> U8:
+    return np.ascontiguousarray(labels[:, KEY:])
+
+
+def _digest(rows: U8) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(rows).data).digest()
+
+
+def _open(copy: Copy, labels: U8, places: I64, terms: Terms) -> U8:
+    sealed = np.ascontiguousarray(copy.rows[places, KEY:])
+    try:
+        return unseal(_openers(labels), sealed, terms.bind(copy.head.epoch))
+    except ValueError:
+        raise _unsound("has a row that does not open") from None
+
+
+# The table's frames
+
+
+def _send_rows(channel: Channel, rows: U8, progress: Progress) -> None:
+    for part in chunks(len(rows), max(1, channel.room // rows.shape[1])):
+        progress("send table", part.start, len(rows))
+        channel.send(TableRows(rows=rows[part].tobytes(), last=part.stop == len(rows)))
+    progress("send table", len(rows), len(rows))
+
+
+def _send_removed(channel: Channel, table: Table, known: int) -> None:
+    if known > table.version:
+        raise ProtocolViolation("The other side has a later version of the table than there is.")
+    keys = np.concatenate([np.empty((0, KEY), np.uint8), *table.removed[known:]])
+    for part in chunks(len(keys), channel.room // KEY):
+        channel.send(RemovedRows(keys=keys[part].tobytes(), last=part.stop == len(keys)))
+
+
+def _receive_table(
+    channel: Channel, held: Copy | None, terms: Terms, partner_size: int, progress: Progress
+) -> Copy:
+    """Not yet checked but for its size, which is the one the partner has signed in the intent."""
+    sent = channel.receive(TableHead)
+    head = Head(sent.epoch, sent.version, sent.rows, sent.digest)
+    if len(head.epoch) != EPOCH or len(head.digest) != 32 or len(sent.signature) != 64:
+        raise ProtocolViolation("The other side sent a table's head that is none.")
+    if head.rows != partner_size:
+        raise _unsound("is not of the size that was announced")
+    if held is None:
+        return Copy(head, sent.signature, _receive_rows(channel, head.rows, terms, progress))
+    if head.epoch != held.head.epoch or head.version < held.head.version:
+        raise _unsound("is not a later version of the one held")
+    keys = _receive_removed(channel, held.head.rows - head.rows)
+    return (
+        Copy(head, sent.signature, held.without(keys))
+        if len(keys)
+        else _renamed(held, head, sent.signature)
+    )
+
+
+def _renamed(held: Copy, head: Head, signature: bytes) -> Copy:
+    """The same rows under a later head; what was computed of them is kept."""
+    return held if head == held.head else Copy(head, signature, held.rows)
+
+
+def _receive_rows(channel: Channel, expected: int, terms: Terms, progress: Progress) -> U8:
+    data: list[bytes] = []
+    received, last = 0, False
+    while not last:
+        progress("receive table", received, expected)
+        frame = channel.receive(TableRows)
+        last = frame.last
+        count, rest = divmod(len(frame.rows), terms.width)
+        received += count
+        if rest or received > expected or not (count or last) or last != (received == expected):
+            raise ProtocolViolation("The other side sent a wrong number of rows.")
+        data.append(frame.rows)
+    progress("receive table", expected, expected)
+    return np.frombuffer(b"".join(data), np.uint8).reshape(expected, terms.width)
+
+
+def _receive_removed(channel: Channel, expected: int) -> U8:
+    data = bytearray()
+    last = False
+    while not last:
+        frame = channel.receive(RemovedRows)
+        last = frame.last
+        data += frame.keys
+        if not (frame.keys or last) or last != (len(data) >= KEY * expected):
+            raise ProtocolViolation("The other side removed a wrong number of rows.")
+    if len(data) != KEY * expected:
+        raise ProtocolViolation("The other side removed a wrong number of rows.")
+    return np.frombuffer(bytes(data), np.uint8).reshape(-1, KEY)
+
+
+def _unsound(problem: str) -> TableUnsound:
+    return TableUnsound(f"The other side's table {problem}.")

@@ -1,0 +1,177 @@
+"""The bank's private scorecard over the partner's features: a lookup whose payload is a ciphertext.
+
+    bank -> partner   once an epoch: Enc(points) of every place of every feature, zero where unused
+    the lookup        the payload of a row is the sum of Enc(points) of its places, times r^n
+
+The partner learns neither points nor which of them are zero. The bank decrypts the sums of those it
+asked for; with points chosen for it, a sum would spell out the places it was made of.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from federated._native import PublicKey, Rerandomiser, SecretKey
+from federated.arrays import I64, U8, U64
+from federated.channel import Channel
+from federated.errors import AnswersDisagree, InvalidCiphertext, InvalidKey, ProtocolViolation
+from federated.hooks import Progress, Release, silent
+from federated.identifiers import Ids
+from federated.paillier import keys
+from federated.paillier.packing import from_integers, to_integers
+from federated.points import chunks
+from federated.psi import lookup
+from federated.psi.lookup import Copy, Table, Terms, Verify
+from federated.risk.scorecard import Grid, Weights, starts
+from protos.concordat.v1.run_pb2 import EncryptedPoints
+
+ROWS = 4096  # sums made at a time
+
+
+def payload_bytes(key_bits: int) -> int:
+    return key_bits // 4
+
+
+def run_bank(
+    channel: Channel,
+    ids: Ids,
+    weights: Weights,
+    secret: SecretKey,
+    *,
+    held: Copy | None,
+    terms: Terms,
+    partner_size: int,
+    verify: Verify,
+    keep: Callable[[Copy], None],
+    release: Release,
+    progress: Progress = silent,
+) -> tuple[I64, list[int]]:
+    """Which of the ids have a score, int64 (k,), and each one's sum of points.
+
+    held: the copy of the epoch that both have agreed to go on with; made with the same weights.
+    Raises as lookup.run_bank, and AnswersDisagree for a sum that cannot be.
+    """
+    if held is None:
+        plain = from_integers(weights.values.tolist(), secret.public.bits // 64)
+        _send_points(channel, keys.encrypt(secret, plain))
+    found = lookup.run_bank(
+        channel,
+        ids,
+        held,
+        terms,
+        partner_size=partner_size,
+        verify=verify,
+        keep=keep,
+        release=release,
+        progress=progress,
+    )
+    progress("decrypt", 0, len(found.rows))
+    ciphertexts = _parse(found.payloads.tobytes(), len(found.rows), secret.public)
+    sums = decrypt_small(secret, ciphertexts, weights.most)
+    progress("decrypt", len(found.rows), len(found.rows))
+    return found.rows, [one + weights.offset for one in sums]
+
+
+def receive_table(
+    channel: Channel,
+    ids: Ids,
+    places: I64,
+    grids: Sequence[Grid],
+    *,
+    public: PublicKey,
+    terms: Terms,
+    progress: Progress = silent,
+) -> Table:
+    """The partner's table of an epoch, from the points that the bank sends for it; then the lookup.
+
+    places: int64 (n, grids), where each row stands on each grid. Raises InvalidKey,
+    InvalidCiphertext, ProtocolViolation.
+    """
+    points = _receive_points(channel, sum(grid.places for grid in grids), public)
+    try:
+        masks = Rerandomiser(public)
+    except ValueError:
+        raise InvalidKey("The other side's modulus has a small factor.") from None
+    choices = np.ascontiguousarray(places + starts(grids))
+    payloads = np.empty((len(ids), terms.payload), np.uint8)
+    for part in chunks(len(ids), ROWS):
+        progress("score rows", part.start, len(ids))
+        payloads[part] = _to_bytes(masks.sums(points, choices[part]))
+    progress("score rows", len(ids), len(ids))
+    return Table.build(ids, payloads, terms, progress)
+
+
+def decrypt_small(secret: SecretKey, ciphertexts: U64, most: int) -> list[int]:
+    """Plaintexts known to be at most `most`, many to a decryption.
+
+    Each sum of theirs, shifted one past another, is decrypted once. Raises AnswersDisagree if a
+    plaintext is larger after all; others of its batch may then be wrong, as any may that the
+    partner chose.
+    """
+    public, count = secret.public, len(ciphertexts)
+    if not count:
+        return []
+    width = max(most.bit_length(), 1)
+    depth = max(1, min((public.bits - 2) // width, -(-count // 16)))
+    batches = -(-count // depth)
+    padded = np.zeros((depth * batches, ciphertexts.shape[1]), np.uint64)
+    padded[:, 0] = 1  # a ciphertext of zero
+    padded[:count] = ciphertexts
+    layers = padded.reshape(depth, batches, -1)
+    total = layers[0]
+    for layer in layers[1:]:
+        for _ in range(width):
+            total = public.add(total, total)
+        total = public.add(total, layer)
+    plain = to_integers(secret.decrypt(total))
+    if any(one >> (width * depth) for one in plain):
+        raise _impossible()
+    shifts = range(width * (depth - 1), -1, -width)
+    found = [one >> shift & ((1 << width) - 1) for shift in shifts for one in plain][:count]
+    if any(one > most for one in found):
+        raise _impossible()
+    return found
+
+
+def _impossible() -> AnswersDisagree:
+    return AnswersDisagree("The other side's table holds a score that no row can have.")
+
+
+# Ciphertexts
+
+
+def _send_points(channel: Channel, ciphertexts: U64) -> None:
+    data = _to_bytes(ciphertexts).tobytes()
+    for part in chunks(len(data), channel.room):
+        channel.send(EncryptedPoints(ciphertexts=data[part], last=part.stop == len(data)))
+
+
+def _receive_points(channel: Channel, count: int, public: PublicKey) -> U64:
+    data = bytearray()
+    last = False
+    while not last:
+        frame = channel.receive(EncryptedPoints)
+        last = frame.last
+        data += frame.ciphertexts
+        whole = len(data) >= count * payload_bytes(public.bits)
+        if not (frame.ciphertexts or last) or last != whole:
+            raise ProtocolViolation("The other side sent a wrong number of points.")
+    return _parse(bytes(data), count, public)
+
+
+def _parse(data: bytes, count: int, public: PublicKey) -> U64:
+    if len(data) != count * payload_bytes(public.bits):
+        raise ProtocolViolation("The other side sent a wrong number of ciphertexts.")
+    ciphertexts = np.frombuffer(data, "<u8").reshape(count, public.bits // 32)
+    try:
+        public.check(ciphertexts)
+    except ValueError:
+        raise InvalidCiphertext(
+            "The other side sent a ciphertext that is zero, too large or not coprime to the key."
+        ) from None
+    return ciphertexts
+
+
+def _to_bytes(ciphertexts: U64) -> U8:
+    """uint64 (n, 2L) -> uint8 (n, 16L), little-endian."""
+    return ciphertexts.astype("<u8", copy=False).view(np.uint8)
