@@ -135,6 +135,7 @@ _ROLES: dict[str, tuple[Role, Role]] = {
             _FEATURES,
             SECRET,
             bank_size=ROWS,
+            groups=2,
             minimum_group=MINIMUM,
             release=_release,
         ),
@@ -251,7 +252,7 @@ def _released_sums(_: Path) -> Target:
 
 def _packed() -> np.ndarray[tuple[int, int], np.dtype[np.uint64]]:
     rows = np.arange(ROWS).astype(np.uint64)
-    return insight._pack(_TABLE, rows, _FEATURES, _LAYOUT)
+    return _TABLE.pack(rows, _FEATURES, _LAYOUT)
 
 
 TARGETS: dict[str, Setup] = {

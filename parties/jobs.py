@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -224,6 +225,7 @@ def _partner_insight(run: Run) -> None:
         features,
         run.secret_key(terms.key_bits),
         bank_size=run.peer_size,
+        groups=math.prod(len(axis.labels) for axis in run.agreement.segmentation),
         minimum_group=terms.minimum_group,
         short_exponents=terms.exponents == "short",
         release=run.release,

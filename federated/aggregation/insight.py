@@ -17,19 +17,20 @@ The partner learns sizes and shared counts (and how many values were missing) of
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 
 from federated._native import GroupSum, PublicKey, Scalar, SecretKey, multiply, permutation
 from federated.aggregation.schema import (
     Aggregates,
-    Feature,
+    Asked,
     FeatureAggregate,
-    FeatureTable,
     Groups,
     SegmentAggregate,
+    Table,
 )
-from federated.arrays import I64, U8, U64
+from federated.arrays import I64, U8, U64, Bool
 from federated.channel import Channel
 from federated.errors import AnswersDisagree, GroupTooSmall, InvalidCiphertext, ProtocolViolation
 from federated.hooks import Progress, Release, silent
@@ -48,22 +49,27 @@ from federated.points import (
 )
 from protos.concordat.v1.run_pb2 import EncryptedRows, GroupSizes, MaskedSums, ReleasedSums
 
+A = TypeVar("A", bound=Asked)
+
 ROWS = 1024  # encrypted and sent at a time
 
 
 def run_bank(
     channel: Channel,
     groups: Groups,
-    features: Sequence[Feature],
+    features: Sequence[Asked],
     public: PublicKey,
     *,
     partner_size: int,
     minimum_group: int,
     key_bits: int,
+    together: bool = False,
     release: Release,
     progress: Progress = silent,
 ) -> Aggregates:
     """public: the partner's key, of the size key_bits that the agreement demands.
+
+    together: the groups are compared, so that all are released or none.
 
     Raises InvalidKey, and ProtocolViolation where the partner deviates in form or counts.
     """
@@ -73,7 +79,7 @@ def run_bank(
 
     # 1. The segments of at least the minimum size, in random order and without their names.
     sizes = np.bincount(groups.segment, minlength=groups.segments)
-    sent = np.flatnonzero(sizes >= minimum_group)
+    sent = np.flatnonzero(_released(sizes, minimum_group, together=together))
     sent = sent[permutation(len(sent))]
     channel.send(GroupSizes(sizes=sizes[sent].tolist()))
     segments = [SegmentAggregate(None, (None,) * len(features))] * groups.segments
@@ -111,8 +117,11 @@ def run_bank(
 
     # 5. What reaches the minimum, without its mask.
     answers = _receive_answers(channel, len(sent))
-    for segment, answer, count, mask in zip(sent, answers, shared[:-1], masks, strict=True):
-        blocks = len(layout.blocks) if count >= minimum_group else 0
+    released = _released(shared[:-1], minimum_group, together=together)
+    for segment, answer, count, open_, mask in zip(
+        sent, answers, shared[:-1], released, masks, strict=True
+    ):
+        blocks = len(layout.blocks) if open_ else 0
         if answer.count != count or len(answer.blocks) != blocks:
             raise AnswersDisagree(
                 "The other side's answer does not agree with the matches counted here."
@@ -125,26 +134,33 @@ def run_bank(
 
 def run_partner(
     channel: Channel,
-    table: FeatureTable,
-    features: Sequence[Feature],
+    table: Table[A],
+    features: Sequence[A],
     secret: SecretKey,
     *,
     bank_size: int,
+    groups: int,
     minimum_group: int,
+    together: bool = False,
     short_exponents: bool = False,
     release: Release,
     progress: Progress = silent,
-) -> None:
-    """Raises FeatureUnfit for the table, ProtocolViolation where the bank deviates in form."""
+) -> int:
+    """How many of the bank's groups were released; `groups` is how many there may be.
+
+    Raises FeatureUnfit for the table, ProtocolViolation where the bank deviates in form.
+    """
     table.check(features)
     layout = _plan(features, len(table.ids), secret.public.bits)
     b = Scalar.random()
 
     # 1. The bank's segments.
     sizes = _receive_sizes(channel, bank_size, minimum_group)
+    if len(sizes) > groups or (together and 0 < len(sizes) < groups):
+        raise ProtocolViolation("The other side sent another number of groups than was agreed.")
     if not len(sizes):
         release()
-        return
+        return 0
     hashed = hash_ids(table.ids, progress)
     theirs = receive_points(
         channel, int(sizes.sum()), b, stage="blind bank's ids", progress=progress
@@ -160,7 +176,7 @@ def run_partner(
     for part in chunks(len(order), _rows_per_frame(channel, layout)):
         progress("encrypt and send rows", part.start, len(order))
         rows = order[part]
-        plaintexts = _pack(table, rows, features, layout)
+        plaintexts = table.pack(rows, features, layout)
         ciphertexts = keys.encrypt(secret, plaintexts, short_exponents=short_exponents)
         channel.send(
             EncryptedRows(
@@ -181,16 +197,31 @@ def run_partner(
         raise ProtocolViolation("The other side sent sums of more rows than there are.")
 
     # 5. What reaches the minimum.
+    shared = np.array([count.rows for count in counts])
+    released = _released(shared, minimum_group, together=together)
     release()
-    _send_answers(channel, [_answer(count, layout, minimum_group) for count in counts])
+    _send_answers(
+        channel,
+        [
+            _answer(count, layout, minimum_group) if open_ else _withheld(count)
+            for count, open_ in zip(counts, released, strict=True)
+        ],
+    )
     progress("release", 1, 1)
+    return int(released.sum())
 
 
-def _plan(features: Sequence[Feature], rows: int, key_bits: int) -> Layout:
+def _plan(features: Sequence[Asked], rows: int, key_bits: int) -> Layout:
     return Layout.plan([feature.columns for feature in features], rows, key_bits)
 
 
 # Segments
+
+
+def _released(counts: I64, minimum_group: int, *, together: bool) -> Bool:
+    """Which groups reach the minimum; where they stand together, all of them or none."""
+    reached = counts >= minimum_group
+    return reached & (reached.all() or not together)
 
 
 def _shuffled_by_group(group: I64, order: I64, groups: int) -> I64:
@@ -216,16 +247,6 @@ def _receive_sizes(channel: Channel, bank_size: int, minimum_group: int) -> I64:
 
 
 # Rows
-
-
-def _pack(table: FeatureTable, rows: U64, features: Sequence[Feature], layout: Layout) -> U64:
-    values, present = table.values[rows], table.present[rows]
-    columns = [
-        column
-        for i, feature in enumerate(features)
-        for column in feature.contributions(values[:, i], present[:, i])
-    ]
-    return layout.pack(np.column_stack(columns), present)
 
 
 def _rows_per_frame(channel: Channel, layout: Layout) -> int:
@@ -305,9 +326,13 @@ def _read_counts(plaintexts: list[int], layout: Layout) -> list[Counts]:
     return [layout.read(plaintexts[i : i + each]) for i in range(0, len(plaintexts), each)]
 
 
+def _withheld(counts: Counts) -> ReleasedSums.Group:
+    return ReleasedSums.Group(count=counts.rows)
+
+
 def _answer(counts: Counts, layout: Layout, minimum_group: int) -> ReleasedSums.Group:
     """What reaches the minimum, block by block; of a group below it only the count."""
-    group = ReleasedSums.Group(count=counts.rows)
+    group = _withheld(counts)
     if counts.rows >= minimum_group:
         for block, count, masked in zip(layout.blocks, counts.blocks, counts.masked, strict=True):
             released = group.blocks.add()
@@ -339,7 +364,7 @@ def _unmask(
     answer: ReleasedSums.Group,
     masks: Sequence[int],
     layout: Layout,
-    features: Sequence[Feature],
+    features: Sequence[Asked],
     minimum_group: int,
 ) -> SegmentAggregate:
     """Exact statistics of one segment; a feature any of whose blocks is withheld is suppressed."""
@@ -355,7 +380,7 @@ def _unmask(
     starts = np.cumsum([0, *(len(columns.maxima) for columns in layout.features)]).tolist()
     aggregates: list[FeatureAggregate | None] = []
     for i, (feature, (start, stop)) in enumerate(zip(features, pairwise(starts), strict=True)):
-        count = counts[i if feature.may_be_missing else None]
+        count = counts[i if layout.features[i].may_be_missing else None]
         own = [sums[column] for column in range(start, stop)] if count else []
         aggregates.append(feature.aggregate(count, own) if count else None)
     return SegmentAggregate(answer.count, tuple(aggregates))

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 
-from federated.arrays import I64, U64, Bool
-from federated.errors import FeatureUnfit
+from federated.arrays import I64, U8, U64, Bool
+from federated.errors import AnswersDisagree, FeatureUnfit
 from federated.identifiers import Ids
-from federated.paillier.packing import MAX_VALUE, Columns
+from federated.paillier.packing import MAX_VALUE, Columns, Layout
 
 Statistic = Literal["count", "sum", "mean", "variance", "share", "histogram"]
 _MOMENTS = frozenset({"sum", "mean", "variance"})
@@ -36,6 +36,15 @@ class FeatureAggregate:
     variance: Fraction | None = None  # of the population
     share: Fraction | None = None
     histogram: tuple[int, ...] | None = None
+
+
+class Asked(Protocol):
+    """What a feature's sums are, and what is made of them: all that the protocol needs of it."""
+
+    @property
+    def columns(self) -> Columns: ...
+
+    def aggregate(self, count: int, sums: Sequence[int], /) -> FeatureAggregate: ...
 
 
 @dataclass(frozen=True)
@@ -154,6 +163,29 @@ class Feature:
 
 
 @dataclass(frozen=True)
+class Bins:
+    """A column of the partner's table of which only the distribution is asked.
+
+    A row is in one of `most` bins, or in the bin of those whose value is missing. That one needs no
+    slot: it is what the others leave of the count. inner: where the bins meet, if both sides know.
+    """
+
+    name: str
+    most: int
+    inner: tuple[float, ...] | None = None
+
+    @property
+    def columns(self) -> Columns:
+        return Columns(self.name, (1,) * self.most, may_be_missing=False)
+
+    def aggregate(self, count: int, sums: Sequence[int]) -> FeatureAggregate:
+        """The histogram's last figure counts the missing values. AnswersDisagree if negative."""
+        if sum(sums) > count:
+            raise AnswersDisagree("The other side answered with more values than rows.")
+        return FeatureAggregate(count, histogram=(*sums, count - sum(sums)))
+
+
+@dataclass(frozen=True)
 class Groups:
     """The bank's input: id i belongs to segment segment[i], 0 <= segment[i] < segments."""
 
@@ -166,6 +198,22 @@ class Groups:
             raise ValueError("one segment an id")
         if len(self.segment) and not 0 <= self.segment.min() <= self.segment.max() < self.segments:
             raise ValueError("a segment out of range")
+
+
+F_contra = TypeVar("F_contra", bound=Asked, contravariant=True)
+
+
+class Table(Protocol[F_contra]):
+    """The partner's input: rows that can be packed for these features."""
+
+    @property
+    def ids(self) -> Ids: ...
+
+    def check(self, features: Sequence[F_contra], /) -> None:
+        """Raises FeatureUnfit for values that the features rule out."""
+
+    def pack(self, rows: U64, features: Sequence[F_contra], layout: Layout, /) -> U64:
+        """The plaintexts of these rows: uint64 (n * plaintexts, limbs)."""
 
 
 @dataclass(frozen=True)
@@ -193,6 +241,44 @@ class FeatureTable:
                     f"Feature {feature.name} has missing values, which its schema rules out.",
                     "Leave the rows without it out, or declare that it may be missing.",
                 )
+
+    def pack(self, rows: U64, features: Sequence[Feature], layout: Layout) -> U64:
+        """The plaintexts of these rows: uint64 (n * plaintexts, limbs)."""
+        values, present = self.values[rows], self.present[rows]
+        columns = [
+            column
+            for i, feature in enumerate(features)
+            for column in feature.contributions(values[:, i], present[:, i])
+        ]
+        return layout.pack(np.column_stack(columns), present)
+
+
+@dataclass(frozen=True)
+class BinTable:
+    """The partner's input where each feature is Bins.
+
+    bins: uint8 (rows, features), the bin from 0; the feature's `most` where the value is missing.
+    """
+
+    ids: Ids
+    bins: U8
+
+    def check(self, features: Sequence[Bins]) -> None:
+        """Raises ValueError for a bin that is none."""
+        if self.bins.shape != (len(self.ids), len(features)):
+            raise ValueError("one row an id, one column a feature")
+        if (
+            len(self.bins)
+            and (self.bins.max(axis=0) > [feature.most for feature in features]).any()
+        ):
+            raise ValueError("a bin out of range")
+
+    def pack(self, rows: U64, features: Sequence[Bins], layout: Layout) -> U64:
+        """The plaintexts of these rows: uint64 (n * plaintexts, limbs)."""
+        most = np.array([feature.most for feature in features])
+        bins = self.bins[rows].astype(np.int64)
+        first = np.cumsum([0, *most[:-1]])
+        return layout.pack_bits(np.where(bins < most, first + bins, -1))
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from federated.arrays import U64, Bool
+from federated.arrays import I64, U64, Bool
 from federated.errors import AnswersDisagree, FeatureUnfit, ProtocolViolation
 
 MASK_BITS = 64
@@ -91,7 +91,8 @@ class Layout:
 
         Raises FeatureUnfit for a column whose values may exceed 63 bits.
         """
-        count_bits = max(rows, 1).bit_length()
+        rows = max(rows, 1)
+        count_bits = rows.bit_length()
         limbs = key_bits // 64
         capacity = _capacity(limbs)
         plans: list[dict[int | None, list[tuple[int, int]]]] = []  # per block (column, maximum)
@@ -105,7 +106,7 @@ class Layout:
                         f"The range of feature {feature.name} is too wide to be added up exactly.",
                         "Use fewer decimals or tighter bounds, or do not ask for its variance.",
                     )
-                width = _slot_width(maximum, count_bits)
+                width = _slot_width(maximum, rows)
                 cost = width if plans and governing in plans[-1] else width + opening
                 if not plans or cost > free:
                     plans.append({})
@@ -117,7 +118,7 @@ class Layout:
             tuple(features),
             count_bits,
             limbs,
-            tuple(_arrange(plan, count_bits) for plan in plans),
+            tuple(_arrange(plan, rows) for plan in plans),
         )
 
     @property
@@ -146,6 +147,25 @@ class Layout:
                             "Clip the values to the bounds before the run.",
                         )
                     _put(plaintext, column, block.start + slot.start)
+        return packed.reshape(-1, self.limbs)
+
+    def pack_bits(self, columns: I64) -> U64:
+        """int64 (n, m) -> uint64 (n * plaintexts, limbs): a 1 in each of these columns of a row.
+
+        -1 stands for no column; a row names none twice. The columns must all count every row.
+        """
+        places = np.zeros(1 + sum(len(feature.maxima) for feature in self.features), np.int64)
+        bits = np.zeros(len(places), np.uint64)  # the last place, of no column, adds nothing
+        for number, blocks in enumerate(self.plaintexts):
+            for block in blocks:
+                for slot in block.slots:
+                    limb, shift = divmod(block.start + slot.start, 64)
+                    places[slot.column] = number * self.limbs + limb
+                    bits[slot.column] = 1 << shift
+        packed = np.zeros((len(columns), len(self.plaintexts), self.limbs), np.uint64)
+        packed[:, :, 0] = 1
+        row = np.arange(len(columns))[:, np.newaxis] * (len(self.plaintexts) * self.limbs)
+        np.add.at(packed.reshape(-1), (row + places[columns]).ravel(), bits[columns].ravel())
         return packed.reshape(-1, self.limbs)
 
     def draw_masks(self) -> tuple[int, ...]:
@@ -211,12 +231,13 @@ def _capacity(limbs: int) -> int:
     return 64 * limbs - 3
 
 
-def _slot_width(maximum: int, count_bits: int) -> int:
-    return maximum.bit_length() + count_bits + NOISE_BITS
+def _slot_width(maximum: int, rows: int) -> int:
+    return max(maximum * rows, 1).bit_length() + NOISE_BITS
 
 
-def _arrange(plan: dict[int | None, list[tuple[int, int]]], count_bits: int) -> tuple[Block, ...]:
+def _arrange(plan: dict[int | None, list[tuple[int, int]]], rows: int) -> tuple[Block, ...]:
     """Counts first, then the blocks."""
+    count_bits = rows.bit_length()
     count_starts: dict[int | None, int] = {None: 0}
     for feature in plan:
         count_starts.setdefault(feature, count_bits * len(count_starts))
@@ -225,7 +246,7 @@ def _arrange(plan: dict[int | None, list[tuple[int, int]]], count_bits: int) -> 
     for feature, columns in plan.items():
         slots, width = [], 0
         for column, maximum in columns:
-            slots.append(Slot(column, maximum, width, _slot_width(maximum, count_bits)))
+            slots.append(Slot(column, maximum, width, _slot_width(maximum, rows)))
             width += slots[-1].width
         blocks.append(Block(feature, count_starts[feature], start, width, tuple(slots)))
         start = blocks[-1].end

@@ -47,7 +47,7 @@ ROLES: dict[str, tuple[Role, Role]] = {
             release=Gate(),
         ),
         lambda ch: insight.run_partner(
-            ch, TABLE, [AGE], SECRET, bank_size=N, minimum_group=2, release=Gate()
+            ch, TABLE, [AGE], SECRET, bank_size=N, groups=2, minimum_group=2, release=Gate()
         ),
     ),
 }

@@ -103,6 +103,7 @@ class Case:
     def run_partner(self, channel: Channel, **changes):
         arguments = {
             "bank_size": len(self.bank),
+            "groups": self.segments,
             "minimum_group": self.minimum,
             "release": Gate(),
         }
@@ -111,8 +112,8 @@ class Case:
         )
 
     def succeed(self, **play_as):
-        found, nothing = succeed(self.run_bank, self.run_partner, **play_as)
-        assert nothing is None
+        found, released = succeed(self.run_bank, self.run_partner, **play_as)
+        assert released == sum(not segment.suppressed for segment in found)
         return found
 
 
@@ -219,6 +220,7 @@ def test_a_key_that_phe_made() -> None:
             case.features,
             imported,
             bank_size=len(case.bank),
+            groups=case.segments,
             minimum_group=case.minimum,
             release=Gate(),
         ),
@@ -367,7 +369,7 @@ def test_the_answer_is_shuffled_within_its_group(monkeypatch: pytest.MonkeyPatch
         send_points(channel, points)
         return receive_points(channel, 40)
 
-    ours, _ = play(bank, case.run_partner)
+    ours, _ = play(bank, lambda ch: case.run_partner(ch, groups=2))
     answer = [bytes(point) for point in ours.result]
     in_order = [bytes(point) for point in product(points, KnownScalar.random())]
     for group in (slice(0, 15), slice(15, 40)):
@@ -762,7 +764,7 @@ def marking(case: Case, mark, read):
         sizes = list(channel.receive(GroupSizes).sizes)
         b = Scalar.random()
         send_points(channel, receive_points(channel, sum(sizes), b))
-        packed = insight._pack(case.table, np.arange(rows, dtype=np.uint64), case.features, layout)
+        packed = case.table.pack(np.arange(rows, dtype=np.uint64), case.features, layout)
         plain = [p + mark(layout, row) for row, p in enumerate(to_integers(packed))]
         channel.send(
             EncryptedRows(

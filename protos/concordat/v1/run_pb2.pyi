@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Frame(_message.Message):
-    __slots__ = ("hello", "inputs", "signature", "ready", "points", "group_sizes", "encrypted_rows", "masked_sums", "released_sums", "matches", "table_head", "table_rows", "removed_rows", "encrypted_points", "commitment", "abort")
+    __slots__ = ("hello", "inputs", "signature", "ready", "points", "group_sizes", "encrypted_rows", "masked_sums", "released_sums", "matches", "bin_edges", "table_head", "table_rows", "removed_rows", "encrypted_points", "commitment", "abort")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
@@ -18,6 +18,7 @@ class Frame(_message.Message):
     MASKED_SUMS_FIELD_NUMBER: _ClassVar[int]
     RELEASED_SUMS_FIELD_NUMBER: _ClassVar[int]
     MATCHES_FIELD_NUMBER: _ClassVar[int]
+    BIN_EDGES_FIELD_NUMBER: _ClassVar[int]
     TABLE_HEAD_FIELD_NUMBER: _ClassVar[int]
     TABLE_ROWS_FIELD_NUMBER: _ClassVar[int]
     REMOVED_ROWS_FIELD_NUMBER: _ClassVar[int]
@@ -34,13 +35,14 @@ class Frame(_message.Message):
     masked_sums: MaskedSums
     released_sums: ReleasedSums
     matches: Matches
+    bin_edges: BinEdges
     table_head: TableHead
     table_rows: TableRows
     removed_rows: RemovedRows
     encrypted_points: EncryptedPoints
     commitment: Commitment
     abort: Abort
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., inputs: _Optional[_Union[Inputs, _Mapping]] = ..., signature: _Optional[_Union[Signature, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., points: _Optional[_Union[Points, _Mapping]] = ..., group_sizes: _Optional[_Union[GroupSizes, _Mapping]] = ..., encrypted_rows: _Optional[_Union[EncryptedRows, _Mapping]] = ..., masked_sums: _Optional[_Union[MaskedSums, _Mapping]] = ..., released_sums: _Optional[_Union[ReleasedSums, _Mapping]] = ..., matches: _Optional[_Union[Matches, _Mapping]] = ..., table_head: _Optional[_Union[TableHead, _Mapping]] = ..., table_rows: _Optional[_Union[TableRows, _Mapping]] = ..., removed_rows: _Optional[_Union[RemovedRows, _Mapping]] = ..., encrypted_points: _Optional[_Union[EncryptedPoints, _Mapping]] = ..., commitment: _Optional[_Union[Commitment, _Mapping]] = ..., abort: _Optional[_Union[Abort, _Mapping]] = ...) -> None: ...
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., inputs: _Optional[_Union[Inputs, _Mapping]] = ..., signature: _Optional[_Union[Signature, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., points: _Optional[_Union[Points, _Mapping]] = ..., group_sizes: _Optional[_Union[GroupSizes, _Mapping]] = ..., encrypted_rows: _Optional[_Union[EncryptedRows, _Mapping]] = ..., masked_sums: _Optional[_Union[MaskedSums, _Mapping]] = ..., released_sums: _Optional[_Union[ReleasedSums, _Mapping]] = ..., matches: _Optional[_Union[Matches, _Mapping]] = ..., bin_edges: _Optional[_Union[BinEdges, _Mapping]] = ..., table_head: _Optional[_Union[TableHead, _Mapping]] = ..., table_rows: _Optional[_Union[TableRows, _Mapping]] = ..., removed_rows: _Optional[_Union[RemovedRows, _Mapping]] = ..., encrypted_points: _Optional[_Union[EncryptedPoints, _Mapping]] = ..., commitment: _Optional[_Union[Commitment, _Mapping]] = ..., abort: _Optional[_Union[Abort, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("protocol_version", "run", "agreement_digest", "suite", "role", "party", "job", "signing_key", "paillier_modulus", "code_version", "time", "table_epoch", "table_version")
@@ -157,6 +159,21 @@ class ReleasedSums(_message.Message):
     groups: _containers.RepeatedCompositeFieldContainer[ReleasedSums.Group]
     last: bool
     def __init__(self, groups: _Optional[_Iterable[_Union[ReleasedSums.Group, _Mapping]]] = ..., last: _Optional[bool] = ...) -> None: ...
+
+class BinEdges(_message.Message):
+    __slots__ = ("features", "last")
+    class Feature(_message.Message):
+        __slots__ = ("inner", "missing")
+        INNER_FIELD_NUMBER: _ClassVar[int]
+        MISSING_FIELD_NUMBER: _ClassVar[int]
+        inner: _containers.RepeatedScalarFieldContainer[float]
+        missing: bool
+        def __init__(self, inner: _Optional[_Iterable[float]] = ..., missing: _Optional[bool] = ...) -> None: ...
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    features: _containers.RepeatedCompositeFieldContainer[BinEdges.Feature]
+    last: bool
+    def __init__(self, features: _Optional[_Iterable[_Union[BinEdges.Feature, _Mapping]]] = ..., last: _Optional[bool] = ...) -> None: ...
 
 class Matches(_message.Message):
     __slots__ = ("positions", "last")
