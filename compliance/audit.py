@@ -5,30 +5,34 @@ ways: agreements, receipts, what went into each run, and every consent in the va
 """
 
 import hashlib
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Row, Table, func, select
+from sqlalchemy import Connection, Row, Table, func, literal, select
 
 from compliance.batch import U8, fetch
-from compliance.canonical import parse
+from compliance.canonical import canonical, parse
 from compliance.consent import (
     TERMS,
     consent_leaves,
     consents,
+    ended,
     leaves,
     record_macs,
     reference_macs,
+    refusal_macs,
+    refusals,
     terms,
 )
 from compliance.errors import LogDamaged, VaultKey
 from compliance.gate import run_inputs
 from compliance.log import checkpoints, log_entries, log_nodes, subtree_leaves, tree_root
 from compliance.note import Checkpoint, VerifierKey
+from compliance.person import ENTRY_TYPES
 from compliance.receipt import check, own_section, receipts, run_of
 from compliance.register import SIGNED, Keys, agreements, registered, unsigned
 from compliance.signing import Envelope, keyid
@@ -108,7 +112,7 @@ def verify(
         found["agreements"] = _check_agreements(conn, report, keys, entries)
     if sound(receipts, run_inputs, agreements, log_entries, log_nodes):
         found["receipts"] = _check_receipts(conn, report, keys, log.name, entries)
-    if sound(consents, consent_leaves, terms, subjects, subtree_leaves):
+    if sound(consents, consent_leaves, refusals, terms, subjects, subtree_leaves):
         found["consents"] = _check_consents(conn, report, vault, log.name, entries)
     return Verdict(report, **found)
 
@@ -288,16 +292,19 @@ def _inputs_problems(
 def _check_consents(
     conn: Connection, report: LogReport, vault: VaultKeys, origin: str, entries: Entries
 ) -> int:
-    """Every consent is what its latest leaf commits to, and every leaf has its consent."""
-    known = fetch(conn, select(consents.c.id))["id"]
-    held = fetch(conn, _HELD)
-    stored = _stored_leaves(conn, entries)
-    for where, problem in _consent_findings(known, held, stored, vault, origin):
+    """Every consent and refusal is what the log commits to, and the log speaks of no others."""
+    for where, problem in _consent_findings(conn, entries, vault, origin):
         report.add(where, problem)
-    return len(known)
+    return int(conn.execute(select(func.count()).select_from(consents)).scalar_one())
 
 
-# A leaf in the log, the consent it belongs to as it is now, and its person.
+_PERSON = (
+    subjects.c.id.label("person"),
+    *(subjects.c[name] for name in ("subject", "secret", "wrapping_key")),
+)
+_PERSON_NAMES = [column.name for column in _PERSON]
+
+# Where the log speaks of a consent, the consent as it is now, and its person.
 _HELD = (
     select(
         *(consent_leaves.c[name] for name in ("entry", "position", "consent")),
@@ -306,17 +313,29 @@ _HELD = (
         consents.c.withdrawn_at.label("withdrawn_at_now"),
         *(consents.c[name] for name in ("granted_at", "expires_at")),
         *(terms.c[name] for name in TERMS),
-        subjects.c.id.label("person"),
-        *(subjects.c[name] for name in ("subject", "secret", "wrapping_key")),
+        *_PERSON,
     )
     .join_from(consent_leaves, consents)
     .join(terms)
     .join(subjects)
 )
 
+# Where it speaks of a refusal.
+_SAID = select(
+    *(column for column in refusals.c if column is not refusals.c.subject),
+    literal(0).label("position"),
+    *_PERSON,
+).join_from(refusals, subjects)
 
-def _stored_leaves(conn: Connection, entries: Entries) -> pd.DataFrame:
-    """The leaves of all imports: entry, position, leaf."""
+_PLACE = ["entry", "position"]
+_LEAF = ("nonce", "record", "reference")
+
+
+def _committed(conn: Connection, entries: Entries) -> pd.DataFrame:
+    """What the log commits to about people: entry, position, leaf.
+
+    A leaf of an import's sub-tree, or what an entry on one person holds, in the form of a leaf.
+    """
     imports = {
         str(body["subtree"].get("root")): index
         for index, body in entries.items()
@@ -325,42 +344,60 @@ def _stored_leaves(conn: Connection, entries: Entries) -> pd.DataFrame:
     leaf = subtree_leaves.c
     stored = fetch(conn, select(leaf.root, leaf.index.label("position"), leaf.leaf))
     stored["entry"] = [imports.get(root.hex(), -1) for root in stored.pop("root")]
-    return stored[stored["entry"] >= 0]
+    single = [
+        {"entry": index, "position": 0, "leaf": canonical({name: body.get(name) for name in _LEAF})}
+        for index, body in entries.items()
+        if body.get("type") in ENTRY_TYPES.values()
+    ]
+    both = pd.concat([stored[stored["entry"] >= 0], pd.DataFrame(single, columns=stored.columns)])
+    return both.reset_index(drop=True)
 
 
 def _consent_findings(
-    known: pd.Series, held: pd.DataFrame, stored: pd.DataFrame, vault: VaultKeys, origin: str
+    conn: Connection, entries: Entries, vault: VaultKeys, origin: str
 ) -> Iterator[tuple[str, str]]:
+    known = fetch(conn, select(consents.c.id))["id"]
+    held, said = fetch(conn, _HELD), fetch(conn, _SAID)
+    stored = _committed(conn, entries)
     for consent in known[~known.isin(held["consent"])]:
         yield f"consent {consent}", "no leaf in the log commits to it"
     rows = held.drop_duplicates("consent")
     for consent in rows.loc[rows.duplicated(_SAME), "consent"]:
         yield f"consent {consent}", "the vault holds it twice"
-    place = ["entry", "position"]
-    held = held.astype(dict.fromkeys(place, np.int64))  # an empty table has no types
-    stored = stored.astype(dict.fromkeys(place, np.int64))
-    orphans = ~pd.MultiIndex.from_frame(stored[place]).isin(pd.MultiIndex.from_frame(held[place]))
-    for entry, position in stored.loc[orphans, place].itertuples(index=False):
+    held, said, stored = (  # an empty table has no types
+        frame.astype(dict.fromkeys(_PLACE, np.int64)) for frame in (held, said, stored)
+    )
+    vouched = pd.MultiIndex.from_frame(pd.concat([held[_PLACE], said[_PLACE]]))
+    orphans = ~pd.MultiIndex.from_frame(stored[_PLACE]).isin(vouched)
+    for entry, position in stored.loc[orphans, _PLACE].itertuples(index=False):
         yield f"entry {entry}, leaf {position}", "the vault lacks the consent it commits to"
 
-    people = held.drop_duplicates("person").set_index("person")
+    people = pd.concat([held[_PERSON_NAMES], said[_PERSON_NAMES]]).drop_duplicates("person")
+    people = people.set_index("person")
     secrets, closed = _unwrap(vault, people)
     for person in people.index[closed]:
         yield f"person {person} of the vault", "the secret does not open"
 
-    secrets = secrets[people.index.get_indexer(pd.Index(held["person"]))]
-    nonces = np.zeros((len(held), 16), np.uint8)  # not determined, so not compared
-    expected = leaves(nonces, record_macs(secrets, held), reference_macs(secrets, held, origin))
-    held = held.merge(stored, "left", on=place)
-    differs = [
-        not isinstance(leaf, bytes) or leaf[_NONCE_END:] != other[_NONCE_END:]
-        for leaf, other in zip(held["leaf"], expected, strict=True)
-    ]
-    for row in held[differs].itertuples():
+    def differing(rows: pd.DataFrame, macs: Callable[[U8, pd.DataFrame], U8]) -> pd.DataFrame:
+        """Those that are not what the log commits to in their place."""
+        own = secrets[people.index.get_indexer(pd.Index(rows["person"]))]
+        nonces = np.zeros((len(rows), 16), np.uint8)  # not determined, so not compared
+        expected = leaves(nonces, macs(own, rows), reference_macs(own, rows, origin))
+        found = rows[_PLACE].merge(stored, "left", on=_PLACE)["leaf"]
+        differs = [
+            not isinstance(leaf, bytes) or leaf[_NONCE_END:] != other[_NONCE_END:]
+            for leaf, other in zip(found, expected, strict=True)
+        ]
+        return rows[differs]
+
+    for row in differing(held, record_macs).itertuples():
         where = f"consent {row.consent} (entry {row.entry}, leaf {row.position})"
         yield where, "its record is not the one the log commits to"
+    for row in differing(said, refusal_macs).itertuples():
+        yield f"refusal of entry {row.entry}", "its record is not the one the log commits to"
 
     latest = held.sort_values("entry").drop_duplicates("consent", keep="last")
+    latest = ended(latest.assign(subject=latest["person"]), said.assign(subject=said["person"]))
     changed = (latest["state"] != latest["state_now"]) | (
         latest["withdrawn_at"] != latest["withdrawn_at_now"]
     )

@@ -1,12 +1,13 @@
 """Consents: what a person allowed, for whom, from when, until when.
 
-A consent is known by what it says: its person, terms and dates. Importing can add consents and
-withdraw them, earlier if need be; it never undoes a withdrawal.
-Times are microseconds since 1970 in UTC.
+A consent is known by what it says: its person, terms and dates. A refusal says no to a purpose and
+a recipient at a time, and ends every consent for them that was granted until then, whichever of the
+two is entered first. Importing can add consents and withdraw them, earlier if need be; it never
+undoes a withdrawal or a refusal. Times are microseconds since 1970 in UTC.
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from secrets import token_bytes
 from typing import Any
 
@@ -28,7 +29,7 @@ from sqlalchemy import (
 
 from compliance.batch import I64, U8, add, as_bytes, fetch, fetch_in, joined, next_id
 from compliance.canonical import canonical
-from compliance.errors import ConsentTable
+from compliance.errors import ConsentInvalid, ConsentTable
 from compliance.log import Log, commit_subtree
 from compliance.store import Integer64, metadata
 from compliance.vault import VaultKeys, enrol
@@ -36,14 +37,23 @@ from federated import _native
 
 KINDS = ("general", "separate", "written", "guardian")
 
-# States of the W3C Data Privacy Vocabulary.
+# States of the W3C Data Privacy Vocabulary (dpv:ConsentStatus). What has expired is not stored.
 GIVEN = "ConsentGiven"
+RENEWED = "RenewedConsentGiven"
 WITHDRAWN = "ConsentWithdrawn"
+REVOKED = "ConsentRevoked"  # by the institution
+INVALIDATED = "ConsentInvalidated"  # by an authority or a court
+REFUSED = "ConsentRefused"
+EXPIRED = "ConsentExpired"
+
+GRANTED = (GIVEN, RENEWED)
+ENDED = (WITHDRAWN, REVOKED, INVALIDATED)
 
 NEVER = np.iinfo(np.int64).max
 
 TERMS = ["purpose", "recipient", "categories", "kind"]
 IDENTITY = ["subject", "terms", "granted_at", "expires_at"]
+KNOWN_BY = ["subject", *TERMS, "granted_at", "expires_at"]
 
 # What many consents share is stored once.
 terms = Table(
@@ -70,7 +80,22 @@ consents = Table(
     UniqueConstraint("subject", "terms", "granted_at", "expires_at"),
 )
 
-# Where the log speaks of a consent: a leaf of an import's sub-tree for each change of its record.
+# A person's no to a purpose and a recipient, or somebody's for them; `entry` is where the log
+# speaks of it.
+refusals = Table(
+    "refusals",
+    metadata,
+    Column("entry", ForeignKey("log_entries.index"), primary_key=True),
+    Column("subject", ForeignKey("subjects.id"), nullable=False, index=True),
+    Column("purpose", String(64), nullable=False),
+    Column("recipient", String(64), nullable=False),
+    Column("state", String(32), nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("reason", String(64), nullable=False),  # a short name, or empty
+)
+
+# Where the log speaks of a consent, for each change of its record: a leaf of an import's sub-tree,
+# or an entry of its own (position 0). A refusal that ends it changes nothing here.
 consent_leaves = Table(
     "consent_leaves",
     metadata,
@@ -177,6 +202,27 @@ _CHECKS = {
 }
 
 
+def value(name: str, text: str) -> Any:
+    """One value as a table of consents would hold it. Raises ConsentInvalid (E405)."""
+    checks = {**_CHECKS, "at": _times, "until": _times, "reason": _tokens}
+    values, problems = checks[name](pd.Series([text.strip()], dtype=str))
+    if problems[0]:
+        raise invalid(f"{name} {problems[0]}")
+    return values[0].item() if isinstance(values[0], np.generic) else values[0]
+
+
+def invalid(problem: str) -> ConsentInvalid:
+    return ConsentInvalid(
+        f"The consent cannot be recorded: {problem}.",
+        "Correct it as docs/reference/consents.md says; nothing was changed.",
+    )
+
+
+def microseconds(time: datetime) -> int:
+    """Since 1970, of a time with a zone."""
+    return (time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
 # Importing
 
 
@@ -202,29 +248,14 @@ def import_consents(
     codes, people = pd.factorize(found["subject"])
     ids, secrets = enrol(conn, keys, keys.subjects_of(people))
     found["subject"] = ids[codes]
-    found["terms"] = _enrol_terms(conn, found[TERMS])
     # Rows equal in all but the withdrawal are one consent: the one that lasts longest suffices.
     found = found.assign(person=codes).sort_values("withdrawn_at", kind="stable")
-    accepted, found = len(found), found.drop_duplicates(IDENTITY, keep="last")
-
-    found = found.merge(_known(conn, ids), "left", on=IDENTITY, suffixes=("", "_known"))
-    new = found["id"].isna()
-    withdrawn = (found["withdrawn_at"] < found["withdrawn_at_known"]).fillna(False)
-    found.loc[new, "id"] = next_id(conn, consents) + np.arange(new.sum())
+    accepted, found = len(found), found.drop_duplicates(KNOWN_BY, keep="last")
     found["state"] = np.where(found["withdrawn_at"] < NEVER, WITHDRAWN, GIVEN)
-    add(conn, consents, found[new])
-    if withdrawn.any():
-        statement = update(consents).where(consents.c.id == bindparam("consent"))
-        ended = zip(found.loc[withdrawn, "id"], found.loc[withdrawn, "withdrawn_at"], strict=True)
-        conn.execute(
-            statement.values(state=WITHDRAWN, withdrawn_at=bindparam("at")),
-            [{"consent": int(id_), "at": int(at)} for id_, at in ended],
-        )
-
-    changed = found[new | withdrawn]
+    changed = enter(conn, found)
     counts = {
-        "new": int(new.sum()),
-        "withdrawn": int(withdrawn.sum()),
+        "new": int(changed["new"].sum()),
+        "withdrawn": int((~changed["new"]).sum()),
         "known": accepted - len(changed),
     }
     entry = None
@@ -232,6 +263,58 @@ def import_consents(
         body = {**counts, "rejected": len(rejected)}
         entry = _commit(conn, log, secrets[changed["person"]], changed, body, time=time)
     return Imported(**counts, rejected=rejected, entry=entry)
+
+
+def enter(conn: Connection, found: pd.DataFrame) -> pd.DataFrame:
+    """Enters consents that the vault lacks, and ends those it has, earlier if need be.
+
+    found: subject (row ids), TERMS, granted_at, expires_at, state and withdrawn_at, one row for
+    each consent. Returns the rows that changed something, with `id` and whether they are `new`;
+    the log has yet to speak of them.
+    """
+    found = found.assign(terms=_enrol_terms(conn, found[TERMS]))
+    people = found["subject"].unique()
+    found = ended(found, fetch_in(conn, select(refusals), refusals.c.subject, people.tolist()))
+    found = found.merge(_known(conn, people), "left", on=IDENTITY, suffixes=("", "_known"))
+    found["new"] = found["id"].isna()
+    earlier = (found["withdrawn_at"] < found["withdrawn_at_known"]).fillna(False)
+    found.loc[found["new"], "id"] = next_id(conn, consents) + np.arange(found["new"].sum())
+    add(conn, consents, found[found["new"]])
+    end(conn, found[earlier])
+    return found[found["new"] | earlier]
+
+
+def ended(held: pd.DataFrame, said: pd.DataFrame) -> pd.DataFrame:
+    """Consents as refusals leave them: each ends with the first one not before its grant.
+
+    held: subject, purpose, recipient, granted_at, state, withdrawn_at. said: rows of `refusals`.
+    """
+    if held.empty or said.empty:
+        return held
+    on = ["subject", "purpose", "recipient"]
+    said = said[[*on, "at", "state"]].rename(columns={"state": "said"})
+    pairs = held[[*on, "granted_at"]].reset_index().merge(said, on=on)
+    pairs = pairs[pairs["at"] >= pairs["granted_at"]].sort_values("at", kind="stable")
+    first = pairs.drop_duplicates("index").set_index("index").reindex(held.index)
+    earlier = (first["at"] < held["withdrawn_at"]).to_numpy()
+    return held.assign(
+        state=held["state"].mask(earlier, first["said"].replace(REFUSED, WITHDRAWN)),
+        withdrawn_at=held["withdrawn_at"].mask(earlier, first["at"].fillna(0)).astype(np.int64),
+    )
+
+
+def end(conn: Connection, found: pd.DataFrame) -> None:
+    """Sets the state and withdrawn_at of consents in the vault, by their id."""
+    if found.empty:
+        return
+    columns = {"consent": "id", "to": "state", "at": "withdrawn_at"}
+    rows = zip(*(found[name].tolist() for name in columns.values()), strict=True)
+    conn.execute(
+        update(consents)
+        .where(consents.c.id == bindparam("consent"))
+        .values(state=bindparam("to"), withdrawn_at=bindparam("at")),
+        [dict(zip(columns, row, strict=True)) for row in rows],
+    )
 
 
 def _commit(
@@ -314,9 +397,14 @@ def record_macs(secrets: U8, consents: pd.DataFrame) -> U8:
     return _native.hmac_sha256_each(secrets, *joined(records(consents)))
 
 
-def reference_macs(secrets: U8, consents: pd.DataFrame, origin: str) -> U8:
-    """HMAC of what a consent is for under its person's secret: uint8 (n, 32)."""
-    codes, distinct = pd.factorize(pd.MultiIndex.from_frame(consents[["recipient", "purpose"]]))
+def refusal_macs(secrets: U8, refusals: pd.DataFrame) -> U8:
+    """HMAC of each refusal's record under its person's secret: uint8 (n, 32)."""
+    return _native.hmac_sha256_each(secrets, *joined(refusal_records(refusals)))
+
+
+def reference_macs(secrets: U8, rows: pd.DataFrame, origin: str) -> U8:
+    """HMAC of what a consent or a refusal is for under its person's secret: uint8 (n, 32)."""
+    codes, distinct = pd.factorize(pd.MultiIndex.from_frame(rows[["recipient", "purpose"]]))
     texts = [canonical(["concordat.consent", origin, *pair]).decode() for pair in distinct]
     return _native.hmac_sha256_each(secrets, *joined(pd.Series(texts)[codes]))
 
@@ -324,14 +412,14 @@ def reference_macs(secrets: U8, consents: pd.DataFrame, origin: str) -> U8:
 def records(consents: pd.DataFrame) -> pd.Series:
     """The canonical JSON of each consent: times in UTC, withdrawn_at only where there is one."""
     withdrawn = consents["withdrawn_at"] < NEVER
-    ended = '","withdrawn_at":"' + _iso(consents["withdrawn_at"].where(withdrawn, 0))
+    ended = '","withdrawn_at":"' + iso(consents["withdrawn_at"].where(withdrawn, 0))
     return (
         '{"categories":["'
         + consents["categories"].str.replace(";", '","')
         + '"],"expires_at":"'
-        + _iso(consents["expires_at"])
+        + iso(consents["expires_at"])
         + '","granted_at":"'
-        + _iso(consents["granted_at"])
+        + iso(consents["granted_at"])
         + '","kind":"'
         + consents["kind"]
         + '","purpose":"'
@@ -345,7 +433,24 @@ def records(consents: pd.DataFrame) -> pd.Series:
     )
 
 
-def _iso(times: pd.Series) -> pd.Series:
+def refusal_records(refusals: pd.DataFrame) -> pd.Series:
+    """The canonical JSON of each refusal: at in UTC, reason only where there is one."""
+    reason = '","reason":"' + refusals["reason"]
+    return (
+        '{"at":"'
+        + iso(refusals["at"])
+        + '","purpose":"'
+        + refusals["purpose"]
+        + reason.where(refusals["reason"] != "", "")
+        + '","recipient":"'
+        + refusals["recipient"]
+        + '","state":"'
+        + refusals["state"]
+        + '"}'
+    )
+
+
+def iso(times: pd.Series) -> pd.Series:
     """RFC 3339 in UTC, with microseconds only where there are some."""
     text = np.datetime_as_string(times.to_numpy(np.int64).astype("datetime64[us]"), timezone="UTC")
     return pd.Series(text, times.index, dtype=str).str.replace(".000000Z", "Z")

@@ -219,6 +219,28 @@ class VaultKey(ConcordatError):
     code = "E404"
 
 
+class ConsentInvalid(ConcordatError):
+    """What is said of one person's consent is no valid consent, refusal or restriction."""
+
+    code = "E405"
+
+
+class ConsentSuperseded(ConcordatError):
+    """A grant that is not newer than a refusal, withdrawal or erasure."""
+
+    code = "E406"
+
+
+class NothingToChange(ConcordatError):
+    """The person has no consent, or no restriction, that could be changed so."""
+
+    code = "E407"
+
+
+class PersonUnknown(ConcordatError):
+    code = "E408"
+
+
 # Receipts
 
 

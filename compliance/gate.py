@@ -30,7 +30,7 @@ from compliance.batch import (
     sorted_rows,
 )
 from compliance.canonical import canonical
-from compliance.consent import GIVEN, WITHDRAWN, consents, terms
+from compliance.consent import ENDED, GRANTED, consents, terms
 from compliance.errors import ConsentChanged, NobodyEligible
 from compliance.log import Log
 from compliance.note import Checkpoint
@@ -240,7 +240,7 @@ def _of_consents(held: pd.DataFrame, allowed: pd.Series, now: datetime) -> I64:
     best = held["terms"].map(allowed)
     standing: I64 = np.select(
         [
-            ~held["state"].isin([GIVEN, WITHDRAWN]),
+            ~held["state"].isin([*GRANTED, *ENDED]),
             best < Standing.LIVE,
             held["withdrawn_at"] <= instant,
             held["expires_at"] <= instant,

@@ -4,8 +4,9 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColum
 from rich.table import Table
 from rich.text import Text
 
-from parties import session
+from parties import consents, session
 from parties.config import Home
 from parties.errors import Cancelled, InternalError, Interrupted, JobError, NotServing
 from parties.files import write_private
@@ -68,6 +69,41 @@ class AdminService(admin_pb2_grpc.AdminServicer):
     ) -> admin_pb2.CancelReply:
         try:
             return admin_pb2.CancelReply(run=self._node.cancel(request.run))
+        except ConcordatError as error:
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, _details(error))
+
+    def GrantConsent(  # noqa: N802
+        self, request: admin_pb2.ConsentRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.ConsentReply:
+        return self._consent(consents.grant, request, context)
+
+    def RenewConsent(  # noqa: N802
+        self, request: admin_pb2.ConsentRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.ConsentReply:
+        return self._consent(consents.renew, request, context)
+
+    def RefuseConsent(  # noqa: N802
+        self, request: admin_pb2.ConsentRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.ConsentReply:
+        return self._consent(consents.refuse, request, context)
+
+    def WithdrawConsent(  # noqa: N802
+        self, request: admin_pb2.ConsentRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.ConsentReply:
+        return self._consent(partial(consents.withdraw, by=request.by), request, context)
+
+    def _consent(
+        self,
+        change: Callable[[Node, str, Mapping[str, str]], list[dict[str, Any]]],
+        request: admin_pb2.ConsentRequest,
+        context: grpc.ServicerContext,
+    ) -> admin_pb2.ConsentReply:
+        said = {field.name: getattr(request, field.name) for field in request.DESCRIPTOR.fields}
+        try:
+            subject = consents.subject_of(self._node, request.identifier_kind, request.identifier)
+            return admin_pb2.ConsentReply(
+                changes_json=json.dumps(change(self._node, subject, said))
+            )
         except ConcordatError as error:
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, _details(error))
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, ParamSpec
+from typing import Annotated, Any, ParamSpec
 
 import typer
 import yaml
@@ -16,6 +16,7 @@ from rich.table import Table
 
 from parties import admin, agreements, audits, consents, demo, logs, metrics, pairing, server
 from parties.config import Home, Sector
+from parties.errors import PersonUnclear
 from parties.node import Node
 from protos.errors import ConcordatError
 
@@ -43,6 +44,24 @@ node = _group("node", "The node itself.")
 
 HomePath = Annotated[Path, typer.Argument(metavar="HOME", help="The node's home folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+_STDIN = "; - reads it from standard input"
+Phone = Annotated[str | None, typer.Option(help=f"Whom, by a phone number{_STDIN}.")]
+Email = Annotated[str | None, typer.Option(help=f"Whom, by an email address{_STDIN}.")]
+ResidentId = Annotated[
+    str | None, typer.Option(help=f"Whom, by a Chinese resident identity number{_STDIN}.")
+]
+CompanyCode = Annotated[
+    str | None, typer.Option(help=f"Whom, by a unified social credit code{_STDIN}.")
+]
+Purpose = Annotated[str, typer.Option(help="What the data may be used for.")]
+Recipient = Annotated[str, typer.Option(help="Who may receive it: the partner's name.")]
+Reason = Annotated[str, typer.Option(help="Why, as a short name.")]
+GrantedAt = Annotated[
+    str, typer.Option(help="From when on, ISO 8601 with an offset; by default now.")
+]
+ExpiresAt = Annotated[str, typer.Option(help="Until when, ISO 8601 with an offset.")]
+At = Annotated[str, typer.Option(help="When, ISO 8601 with an offset; by default now.")]
 
 _WARN_DAYS = 30
 
@@ -242,6 +261,150 @@ def import_consents(
     _counts("rejected", report["rejected"])
     if report["rejects_file"]:
         out.print(f"The rejected rows are in {escape(report['rejects_file'])}")
+
+
+def _whom(home: Path, **identifiers: str | None) -> tuple[Node, str]:
+    """The node, and how its vault knows a person. Raises PersonUnclear."""
+    given = {kind: value for kind, value in identifiers.items() if value is not None}
+    if len(given) != 1:
+        raise PersonUnclear(
+            f"One identifier says whose consent it is; there are {len(given)}.",
+            "Give one of --phone, --email, --resident-id and --company-code.",
+        )
+    ((kind, value),) = given.items()
+    opened = Node.open(Home(home))
+    text = sys.stdin.readline(1024).strip() if value == "-" else value
+    return opened, consents.subject_of(opened, kind, text)
+
+
+def _changed(changes: list[dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(changes))
+        return
+    for change in changes:
+        if change["entry"] is None:
+            out.print("This is known already; nothing was changed.")
+            continue
+        count = change["consents"]
+        out.print(
+            f"[bold]{change['state']}[/] for {escape(change['purpose'])}, "
+            f"{escape(change['recipient'])}, as of {change['at']}: "
+            f"{count} consent{'' if count == 1 else 's'}, entry {change['entry']} of the log."
+        )
+
+
+@consent.command()
+@_verb
+def grant(
+    home: HomePath,
+    *,
+    purpose: Purpose,
+    recipient: Recipient,
+    categories: Annotated[
+        str, typer.Option(help="The categories of data, separated by semicolons.")
+    ],
+    expires_at: ExpiresAt,
+    kind: Annotated[str, typer.Option(help="general, separate, written or guardian.")],
+    granted_at: GrantedAt = "",
+    phone: Phone = None,
+    email: Email = None,
+    resident_id: ResidentId = None,
+    company_code: CompanyCode = None,
+    as_json: AsJson = False,
+) -> None:
+    """Record one person's consent. It has to be newer than any refusal, withdrawal or erasure."""
+    opened, whom = _whom(
+        home, phone=phone, email=email, resident_id=resident_id, company_code=company_code
+    )
+    said = {
+        "purpose": purpose,
+        "recipient": recipient,
+        "categories": categories,
+        "kind": kind,
+        "granted_at": granted_at,
+        "expires_at": expires_at,
+    }
+    _changed(consents.grant(opened, whom, said), as_json=as_json)
+
+
+@consent.command("renew")
+@_verb
+def renew_consent(
+    home: HomePath,
+    *,
+    purpose: Purpose,
+    recipient: Recipient,
+    expires_at: ExpiresAt,
+    granted_at: GrantedAt = "",
+    phone: Phone = None,
+    email: Email = None,
+    resident_id: ResidentId = None,
+    company_code: CompanyCode = None,
+    as_json: AsJson = False,
+) -> None:
+    """Record that a person reaffirmed a consent; its categories and kind stay."""
+    opened, whom = _whom(
+        home, phone=phone, email=email, resident_id=resident_id, company_code=company_code
+    )
+    said = {
+        "purpose": purpose,
+        "recipient": recipient,
+        "granted_at": granted_at,
+        "expires_at": expires_at,
+    }
+    _changed(consents.renew(opened, whom, said), as_json=as_json)
+
+
+@consent.command()
+@_verb
+def refuse(
+    home: HomePath,
+    *,
+    purpose: Purpose,
+    recipient: Recipient,
+    at: At = "",
+    reason: Reason = "",
+    phone: Phone = None,
+    email: Email = None,
+    resident_id: ResidentId = None,
+    company_code: CompanyCode = None,
+    as_json: AsJson = False,
+) -> None:
+    """Record a person's no. It ends what was granted for the same before, imported later or not."""
+    opened, whom = _whom(
+        home, phone=phone, email=email, resident_id=resident_id, company_code=company_code
+    )
+    said = {"purpose": purpose, "recipient": recipient, "at": at, "reason": reason}
+    _changed(consents.refuse(opened, whom, said), as_json=as_json)
+
+
+@consent.command()
+@_verb
+def withdraw(
+    home: HomePath,
+    *,
+    purpose: Annotated[str, typer.Option(help="Only for this purpose.")] = "",
+    recipient: Annotated[str, typer.Option(help="Only for this recipient.")] = "",
+    at: At = "",
+    reason: Reason = "",
+    by: Annotated[
+        str,
+        typer.Option(
+            help="Who ends it: person (withdrawn), institution (revoked), authority (invalidated)."
+        ),
+    ] = "person",
+    phone: Phone = None,
+    email: Email = None,
+    resident_id: ResidentId = None,
+    company_code: CompanyCode = None,
+    as_json: AsJson = False,
+) -> None:
+    """End a person's consents: all of them, or those for a purpose and a recipient."""
+    opened, whom = _whom(
+        home, phone=phone, email=email, resident_id=resident_id, company_code=company_code
+    )
+    said = {"purpose": purpose, "recipient": recipient, "at": at, "reason": reason}
+    _changed(consents.withdraw(opened, whom, said, by), as_json=as_json)
 
 
 @agreement.command()

@@ -52,6 +52,12 @@ class IdentifierNotText(ConcordatError):
     code = "E119"
 
 
+class PersonUnclear(ConcordatError):
+    """Not exactly one identifier, or one that is none."""
+
+    code = "E640"
+
+
 # Configuration, pairing, connection, jobs
 
 

@@ -2,13 +2,14 @@ from contextlib import suppress
 from secrets import token_bytes
 
 import pytest
-from institutions import AGREEMENT, NOW, Institution, Run, person, sign_agreement
+from institutions import AGREEMENT, CONSENT, NOW, Institution, Run, person, sign_agreement
 from sqlalchemy import and_, create_engine, delete, insert, literal_column, text, update
 from sqlalchemy.exc import IntegrityError
 
 from compliance import audit, witness
 from compliance.errors import StoreDamaged
 from compliance.note import COSIGNATURE, VerifierKey, cosign
+from compliance.person import Changes
 from compliance.register import agreements
 from compliance.signing import SigningKey
 from compliance.store import metadata, read, write
@@ -32,6 +33,10 @@ def run(tmp_path):
     run.begin()
     run.release()
     run.complete()
+    with write(bank.engine) as conn:
+        changes = Changes(conn, bank.log, bank.vault, NOW)
+        changes.refuse(PEOPLE[4], {**CONSENT, "at": "2026-11-01T00:00:00Z", "reason": "by-letter"})
+        changes.grant(PEOPLE[4], {**CONSENT, "granted_at": "2026-11-02T00:00:00Z"})
     with write(partner.engine) as conn:
         partner.log.checkpoint(conn)
         request = witness.request(conn, partner.log, 0)
@@ -71,10 +76,10 @@ def tamper(run, *statements, **values):
 def test_a_whole_store_is_found_to_be_whole(run):
     verdict = verify(run)
     assert verdict.ok, verdict.report.findings
-    assert (verdict.agreements, verdict.receipts, verdict.consents) == (1, 2, 7)
+    assert (verdict.agreements, verdict.receipts, verdict.consents) == (1, 2, 8)
     assert str(verdict) == (
-        "The log of 8 entries is whole and cosigned up to 8 by partner.example/witness; "
-        "1 agreement, 2 receipts and 7 consents agree with it."
+        "The log of 10 entries is whole and cosigned up to 10 by partner.example/witness; "
+        "1 agreement, 2 receipts and 8 consents agree with it."
     )
 
 
@@ -124,6 +129,14 @@ def test_an_empty_store_is_whole(tmp_path):
          "table consents: column granted_at holds 1 value of another type"),
         (["UPDATE terms SET categories = x'07'"],
          "table terms: column categories holds 1 value of another type"),
+        (["UPDATE refusals SET at = at + 1"],
+         "refusal of entry 8: its record is not the one the log commits to"),
+        (["UPDATE refusals SET at = granted_at - 1 FROM consents WHERE consents.id = 5"],
+         "consent 5: its state is not the latest that the log commits to"),
+        (["DELETE FROM refusals"],
+         "entry 8, leaf 0: the vault lacks the consent it commits to"),
+        (["DELETE FROM consent_leaves WHERE entry = 9"],
+         "consent 8: no leaf in the log commits to it"),
         # the agreements
         (["UPDATE agreements SET envelope = zeroblob(10)"],
          "agreement credit-2026, version 1: The stored agreement credit-2026 is damaged."),
@@ -168,8 +181,8 @@ def test_an_empty_store_is_whole(tmp_path):
          "entry 3: leaf hash differs"),
         (["DELETE FROM log_entries WHERE \"index\" = 7"],
          "completion of run {run}: entry 7 does not hold its digest"),
-        (["DELETE FROM checkpoints WHERE size = 8", "DELETE FROM cosignatures"],
-         "entries 7 to 7: no checkpoint signs for them"),
+        (["DELETE FROM checkpoints WHERE size = 10", "DELETE FROM cosignatures"],
+         "entries 7 to 9: no checkpoint signs for them"),
         # what this node has cosigned
         (["UPDATE witnessed SET size = size - 1"],
          "record of what was cosigned for partner.example/log: its columns differ"),
@@ -194,7 +207,7 @@ def test_tampering_is_found_and_named(run, statements, finding):
 def test_every_damaged_record_is_named(run):
     tamper(run, "UPDATE consents SET expires_at = expires_at + 1")
     found = [text for text in verify(run).report.findings if text.startswith("consent ")]
-    assert len(found) == 8, "seven consents, one of which has two leaves"
+    assert len(found) == 9, "eight consents, one of which has two leaves"
 
 
 def test_signatures_count_by_pinned_keys_only(run):
@@ -210,7 +223,7 @@ def test_signatures_count_by_pinned_keys_only(run):
 def test_a_cosignature_by_a_stranger_is_found(run):
     findings = verify(run, witnesses=[]).report.findings
     assert findings == [
-        "cosignature of partner.example/witness on checkpoint 8: not a known witness's"
+        "cosignature of partner.example/witness on checkpoint 10: not a known witness's"
     ]
 
 
@@ -288,7 +301,7 @@ def rows(run):
 def test_no_value_can_be_changed_unnoticed(run, rows):
     assert {table.name for table, *_ in rows} >= {
         *("agreements", "checkpoints", "consent_leaves", "consents", "cosignatures", "log_entries"),
-        *("log_nodes", "receipts", "run_inputs", "subjects", "subtree_leaves", "terms"),
+        *("log_nodes", "receipts", "refusals", "run_inputs", "subjects", "subtree_leaves", "terms"),
         *("schema_version", "witnessed"),
     }
     changes = (

@@ -38,6 +38,38 @@ class CancelReply(_message.Message):
     run: str
     def __init__(self, run: _Optional[str] = ...) -> None: ...
 
+class ConsentRequest(_message.Message):
+    __slots__ = ("identifier_kind", "identifier", "purpose", "recipient", "categories", "kind", "granted_at", "expires_at", "at", "reason", "by")
+    IDENTIFIER_KIND_FIELD_NUMBER: _ClassVar[int]
+    IDENTIFIER_FIELD_NUMBER: _ClassVar[int]
+    PURPOSE_FIELD_NUMBER: _ClassVar[int]
+    RECIPIENT_FIELD_NUMBER: _ClassVar[int]
+    CATEGORIES_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    GRANTED_AT_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    identifier_kind: str
+    identifier: str
+    purpose: str
+    recipient: str
+    categories: str
+    kind: str
+    granted_at: str
+    expires_at: str
+    at: str
+    reason: str
+    by: str
+    def __init__(self, identifier_kind: _Optional[str] = ..., identifier: _Optional[str] = ..., purpose: _Optional[str] = ..., recipient: _Optional[str] = ..., categories: _Optional[str] = ..., kind: _Optional[str] = ..., granted_at: _Optional[str] = ..., expires_at: _Optional[str] = ..., at: _Optional[str] = ..., reason: _Optional[str] = ..., by: _Optional[str] = ...) -> None: ...
+
+class ConsentReply(_message.Message):
+    __slots__ = ("changes_json",)
+    CHANGES_JSON_FIELD_NUMBER: _ClassVar[int]
+    changes_json: str
+    def __init__(self, changes_json: _Optional[str] = ...) -> None: ...
+
 class JobPreview(_message.Message):
     __slots__ = ("job", "agreement", "purpose", "peer", "disclosures")
     JOB_FIELD_NUMBER: _ClassVar[int]

@@ -55,6 +55,26 @@ class AdminStub:
                 request_serializer=protos_dot_concordat_dot_v1_dot_admin__pb2.CancelRequest.SerializeToString,
                 response_deserializer=protos_dot_concordat_dot_v1_dot_admin__pb2.CancelReply.FromString,
                 _registered_method=True)
+        self.GrantConsent = channel.unary_unary(
+                '/concordat.v1.Admin/GrantConsent',
+                request_serializer=protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentRequest.SerializeToString,
+                response_deserializer=protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentReply.FromString,
+                _registered_method=True)
+        self.RenewConsent = channel.unary_unary(
+                '/concordat.v1.Admin/RenewConsent',
+                request_serializer=protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentRequest.SerializeToString,
+                response_deserializer=protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentReply.FromString,
+                _registered_method=True)
+        self.RefuseConsent = channel.unary_unary(
+                '/concordat.v1.Admin/RefuseConsent',
+                request_serializer=protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentRequest.SerializeToString,
+                response_deserializer=protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentReply.FromString,
+                _registered_method=True)
+        self.WithdrawConsent = channel.unary_unary(
+                '/concordat.v1.Admin/WithdrawConsent',
+                request_serializer=protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentRequest.SerializeToString,
+                response_deserializer=protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentReply.FromString,
+                _registered_method=True)
 
 
 class AdminServicer:
@@ -88,6 +108,31 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GrantConsent(self, request, context):
+        """One person's consents, as `concordat consent grant`, `renew`, `refuse` and `withdraw`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RenewConsent(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RefuseConsent(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WithdrawConsent(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -110,6 +155,26 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.CancelRun,
                     request_deserializer=protos_dot_concordat_dot_v1_dot_admin__pb2.CancelRequest.FromString,
                     response_serializer=protos_dot_concordat_dot_v1_dot_admin__pb2.CancelReply.SerializeToString,
+            ),
+            'GrantConsent': grpc.unary_unary_rpc_method_handler(
+                    servicer.GrantConsent,
+                    request_deserializer=protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentRequest.FromString,
+                    response_serializer=protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentReply.SerializeToString,
+            ),
+            'RenewConsent': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewConsent,
+                    request_deserializer=protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentRequest.FromString,
+                    response_serializer=protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentReply.SerializeToString,
+            ),
+            'RefuseConsent': grpc.unary_unary_rpc_method_handler(
+                    servicer.RefuseConsent,
+                    request_deserializer=protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentRequest.FromString,
+                    response_serializer=protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentReply.SerializeToString,
+            ),
+            'WithdrawConsent': grpc.unary_unary_rpc_method_handler(
+                    servicer.WithdrawConsent,
+                    request_deserializer=protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentRequest.FromString,
+                    response_serializer=protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -221,6 +286,114 @@ class Admin:
             '/concordat.v1.Admin/CancelRun',
             protos_dot_concordat_dot_v1_dot_admin__pb2.CancelRequest.SerializeToString,
             protos_dot_concordat_dot_v1_dot_admin__pb2.CancelReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GrantConsent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/concordat.v1.Admin/GrantConsent',
+            protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentRequest.SerializeToString,
+            protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewConsent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/concordat.v1.Admin/RenewConsent',
+            protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentRequest.SerializeToString,
+            protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RefuseConsent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/concordat.v1.Admin/RefuseConsent',
+            protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentRequest.SerializeToString,
+            protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WithdrawConsent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/concordat.v1.Admin/WithdrawConsent',
+            protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentRequest.SerializeToString,
+            protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentReply.FromString,
             options,
             channel_credentials,
             insecure,
