@@ -136,6 +136,7 @@ class Feature(_Model):
     """A number per person, clipped to [lower, upper] and kept to `decimals` places.
 
     bins are the inner edges of a histogram: (-inf, e1], (e1, e2], ... (ek, inf).
+    A feature that nobody lacks (may_be_missing: false) takes less room in a ciphertext.
     """
 
     kind: Literal["numeric"] = "numeric"
@@ -145,6 +146,7 @@ class Feature(_Model):
     decimals: Annotated[int, Field(ge=0, le=9)]
     bins: Annotated[tuple[Number, ...], Field(max_length=100)] = ()
     share: Share | None = None
+    may_be_missing: bool = True
 
     @property
     def span(self) -> Decimal:

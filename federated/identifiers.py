@@ -121,9 +121,10 @@ def _distinct(
 # Phones
 
 # The ways to write a mobile number of China, and those of them in use, by phonenumbers' metadata.
-_CN_WRITTEN = r"^(?:(?:\+|00)?86)?1[3-9][0-9]{9}$"
+_CN_PREFIX = r"(?:(?:\+|00)?86)?"
+_CN_WRITTEN = f"^{_CN_PREFIX}1[3-9][0-9]{{9}}$"
 _CN: Any = PhoneMetadata.metadata_for_region("CN")
-_CN_IN_USE = f"^(?:{_CN.mobile.national_number_pattern})$"
+_CN_IN_USE = f"^{_CN_PREFIX}(?:{_CN.mobile.national_number_pattern})$"
 
 _IMPOSSIBLE = {
     ValidationResult.TOO_SHORT: Reason.TOO_SHORT,
@@ -146,19 +147,28 @@ def _phones(
     """China's mobile numbers a column at a time, every other number through phonenumbers."""
     ids = reasons = pa.nulls(len(text), _TEXT)
     if region == "CN":
-        bare = pc.replace_substring_regex(text, r"[ .()\[\]-]+", "")
+        ids = _mobiles(text)
+        rest = pc.and_(pc.is_valid(text), pc.is_null(ids))
+        bare = pc.replace_substring_regex(text.filter(rest), r"[ .()\[\]-]+", "")
+        found = _mobiles(bare)
         mobile = pc.match_substring_regex(bare, _CN_WRITTEN)
-        number = pc.utf8_slice_codeunits(pc.if_else(mobile, bare, _NO_TEXT), -11)
-        in_use = pc.match_substring_regex(number, _CN_IN_USE)
-        number = pc.binary_join_element_wise(_text("+86"), number, _text(""))
-        ids = pc.if_else(in_use, number, _NO_TEXT)
-        reasons = pc.if_else(in_use, _NO_TEXT, _text(Reason.NOT_IN_USE))
+        unused = pc.if_else(pc.and_(mobile, pc.is_null(found)), _text(Reason.NOT_IN_USE), _NO_TEXT)
+        ids = pc.replace_with_mask(ids, rest, found)
+        reasons = pc.replace_with_mask(reasons, rest, unused)
     rest = pc.and_(pc.is_valid(text), pc.and_(pc.is_null(ids), pc.is_null(reasons)))
     other_ids, other_reasons = _distinct(text.filter(rest), lambda value: _phone(value, region))
     return (
         pc.replace_with_mask(ids, rest, other_ids),
         pc.replace_with_mask(reasons, rest, other_reasons),
     )
+
+
+def _mobiles(text: pa.LargeStringArray) -> pa.LargeStringArray:
+    """China's mobile numbers in use that are written without separators; null for the others."""
+    in_use = pc.match_substring_regex(text, _CN_IN_USE)
+    number: Any = pc.if_else(in_use, text, _NO_TEXT).cast(pa.large_binary())
+    number = pc.binary_slice(number, -11).cast(_TEXT)
+    return _joined("+86", number)
 
 
 def _phone(text: str, region: str) -> str:
@@ -253,8 +263,13 @@ def _ascii_domain(address: str) -> str:
 
 def with_kind(kind: str, ids: Texts) -> Any:
     """Arrow array of `kind:` and id: what is hashed, and how consents know a person."""
+    return _joined(f"{kind}:", as_text(ids))
+
+
+def _joined(prefix: str, text: pa.LargeStringArray) -> pa.LargeStringArray:
+    """The prefix before every value; null stays null."""
     join: Any = pc.binary_join_element_wise
-    return join(_text(f"{kind}:"), as_text(ids), _text(""))
+    return cast(pa.LargeStringArray, join(_text(prefix), text, _text("")))
 
 
 @dataclass(frozen=True, eq=False)

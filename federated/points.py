@@ -5,6 +5,7 @@ A batch of points is uint8 (n, 32): little-endian u-coordinates.
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from federated.channel import Channel
 from federated.errors import InvalidPoint, ProtocolViolation
 from federated.hooks import Progress, silent
 from federated.identifiers import Ids
+from federated.pipeline import pipelined
 from protos.concordat.v1.run_pb2 import Points
 
 TAG = b"CONCORDAT-V01-CS01-with-curve25519_XMD:SHA-512_ELL2_RO_"
@@ -53,11 +55,13 @@ def send_points(
 ) -> None:
     """Sends the sequence, multiplied by the scalar if there is one."""
     total = len(points)
-    for part in chunks(total, min(CHUNK, channel.room // POINT)):
-        progress(stage, part.start, total)
-        chunk = points[part] if scalar is None else multiply(points[part], scalar)
-        channel.send(Points(points=chunk.tobytes(), last=part.stop == total))
-    progress(stage, total, total)
+    parts = (points[part] for part in chunks(total, min(CHUNK, channel.room // POINT)))
+    sent = 0
+    progress(stage, sent, total)
+    for chunk in parts if scalar is None else pipelined(partial(multiply, scalar=scalar), parts):
+        sent += len(chunk)
+        channel.send(Points(points=chunk.tobytes(), last=sent == total))
+        progress(stage, sent, total)
 
 
 def receive_points(
@@ -73,19 +77,25 @@ def receive_points(
     Raises ProtocolViolation for another number, InvalidPoint for a point that is not canonical,
     has a product of zero, or whose product occurs twice. Allocates only what arrives.
     """
-    parts: list[U8] = []
+    frames = _receive_frames(channel, expected, stage, progress)
+    parts = frames if scalar is None else pipelined(partial(product, scalar=scalar), frames)
+    points = np.concatenate(list(parts))
+    refuse_repeats(points)
+    return points
+
+
+def _receive_frames(
+    channel: Channel, expected: int, stage: str, progress: Progress
+) -> Iterator[U8]:
     received, last = 0, False
     while not last:
         progress(stage, received, expected)
         frame = channel.receive(Points)
         last = frame.last
-        part = parse_points(frame.points, expected - received, last=last)
-        received += len(part)
-        parts.append(part if scalar is None else product(part, scalar))
+        points = parse_points(frame.points, expected - received, last=last)
+        received += len(points)
+        yield points
     progress(stage, expected, expected)
-    points = np.concatenate(parts)
-    refuse_repeats(points)
-    return points
 
 
 def parse_points(data: bytes, remaining: int, *, last: bool) -> U8:

@@ -11,6 +11,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
 
 from compliance.agreement import Agreement, Job
 from compliance.canonical import canonical
@@ -143,9 +146,15 @@ def _partner_intersect(run: Run) -> Outcome | None:
 
 def _ids_outcome(run: Run, found: intersect.Intersection) -> Outcome:
     """The side's own ids: CSV with one column, named after the identifier's kind, sorted."""
-    ids = pd.Series(run.material.ids.take(found.rows).to_strings(), dtype="string").sort_values()
-    text = ids.to_csv(index=False, header=[run.material.ids.kind], lineterminator="\n")
-    return Outcome("intersect.csv", str(text).encode(), {"count": len(found.rows)})
+    ids = run.material.ids
+    found_ids = ids.take(found.rows).to_strings()
+    table = pa.table({ids.kind: found_ids.take(pc.sort_indices(found_ids))})
+    file = io.BytesIO(f"{ids.kind}\n".encode())
+    file.seek(0, io.SEEK_END)
+    # No kind of id has a character that would need quotes.
+    options = pa.csv.WriteOptions(include_header=False, quoting_style="none")
+    pa.csv.write_csv(table, file, options)
+    return Outcome("intersect.csv", file.getvalue(), {"count": len(found.rows)})
 
 
 # insight
@@ -162,6 +171,7 @@ def _features(agreement: Agreement, job: Job) -> list[Feature]:
             decimals=declared[name].decimals,
             bins=declared[name].bins,
             share=_share(declared[name].share),
+            may_be_missing=declared[name].may_be_missing,
         )
         for name, statistics in job.features.items()
     ]

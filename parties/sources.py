@@ -156,6 +156,8 @@ def read_table(dataset: Dataset, home: Path, columns: Iterable[str] = ()) -> Tab
 
 def _repeated(ids: pa.LargeStringArray) -> NDArray[np.bool_]:
     """Which rows have the id of an earlier row."""
+    if len(pc.unique(ids)) == len(ids):
+        return np.zeros(len(ids), bool)
     codes = ids.dictionary_encode().indices.fill_null(-1).to_numpy()
     return pd.Series(codes).duplicated().to_numpy() & (codes >= 0)
 

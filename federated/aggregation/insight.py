@@ -15,7 +15,7 @@ The bank learns the partner's size, the shared count of every segment it sent, a
 The partner learns sizes and shared counts (and how many values were missing) of nameless segments.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import TypeVar
 
@@ -36,6 +36,7 @@ from federated.errors import AnswersDisagree, GroupTooSmall, InvalidCiphertext, 
 from federated.hooks import Progress, Release, silent
 from federated.paillier import keys
 from federated.paillier.packing import Counts, Layout, from_integers, to_integers
+from federated.pipeline import pipelined
 from federated.points import (
     POINT,
     chunks,
@@ -51,7 +52,7 @@ from protos.concordat.v1.run_pb2 import EncryptedRows, GroupSizes, MaskedSums, R
 
 A = TypeVar("A", bound=Asked)
 
-ROWS = 1024  # encrypted and sent at a time
+ROWS = 2048  # encrypted and sent at a time
 
 
 def run_bank(
@@ -86,12 +87,12 @@ def run_bank(
     if not len(sent):
         release()
         return Aggregates(tuple(segments))
-    rows = _shuffled_by_group(groups.segment, sent, groups.segments)
-    hashed = hash_ids(groups.ids, progress)[rows]
+    order = _shuffled_by_group(groups.segment, sent, groups.segments)
+    hashed = hash_ids(groups.ids, progress)[order]
     send_points(channel, hashed, a, stage="blind ids", progress=progress)
 
     # 2. The same points times b, shuffled within each segment.
-    ours = receive_points(channel, len(rows), stage="receive own ids", progress=progress)
+    ours = receive_points(channel, len(order), stage="receive own ids", progress=progress)
     index = index_of(ours)
     group_of = np.append(np.repeat(np.arange(len(sent)), sizes[sent]), len(sent))
 
@@ -99,13 +100,17 @@ def run_bank(
     #    the last sum, which is discarded.
     shared = np.zeros(len(sent) + 1, np.int64)
     sums = GroupSum(public, len(shared) * len(layout.plaintexts))
-    products = []
-    for points, ciphertexts in _receive_rows(channel, layout, public, partner_size, progress):
-        products.append(product(points, a))
-        group = group_of[index.find(products[-1])]
-        shared += np.bincount(group, minlength=len(shared))
+
+    def add(rows: tuple[U8, U64]) -> U8:
+        points, ciphertexts = rows
+        products = product(points, a)
+        group = group_of[index.find(products)]
+        np.add(shared, np.bincount(group, minlength=len(shared)), out=shared)
         sums.add(ciphertexts, _spread(group, len(layout.plaintexts)))
-    refuse_repeats(np.concatenate(products))
+        return products
+
+    rows = _receive_rows(channel, layout, public, partner_size, progress)
+    refuse_repeats(np.concatenate(list(pipelined(add, rows))))
 
     # 4. The sums, masked and re-randomised: their counts tell the partner something.
     progress("release", 0, 1)
@@ -172,20 +177,14 @@ def run_partner(
     send_points(channel, answer, stage="answer", progress=progress)
 
     # 3. Every row, in random order.
-    order = permutation(len(table.ids))
-    for part in chunks(len(order), _rows_per_frame(channel, layout)):
-        progress("encrypt and send rows", part.start, len(order))
-        rows = order[part]
+    def encrypted(rows: U64) -> tuple[U8, U64]:
         plaintexts = table.pack(rows, features, layout)
         ciphertexts = keys.encrypt(secret, plaintexts, short_exponents=short_exponents)
-        channel.send(
-            EncryptedRows(
-                points=multiply(hashed[rows], b).tobytes(),
-                ciphertexts=_to_bytes(ciphertexts),
-                last=part.stop == len(order),
-            )
-        )
-    progress("encrypt and send rows", len(order), len(order))
+        return multiply(hashed[rows], b), ciphertexts
+
+    order = permutation(len(table.ids))
+    parts = (order[part] for part in chunks(len(order), _rows_per_frame(channel, layout)))
+    _send_rows(channel, pipelined(encrypted, parts), len(order), progress)
 
     # 4. The masked sums; their counts can be read.
     progress("release", 0, 1)
@@ -252,6 +251,21 @@ def _receive_sizes(channel: Channel, bank_size: int, minimum_group: int) -> I64:
 def _rows_per_frame(channel: Channel, layout: Layout) -> int:
     row = POINT + len(layout.plaintexts) * 16 * layout.limbs
     return max(1, min(ROWS, channel.room // row))
+
+
+def _send_rows(
+    channel: Channel, parts: Iterable[tuple[U8, U64]], total: int, progress: Progress
+) -> None:
+    sent = 0
+    progress("encrypt and send rows", sent, total)
+    for points, ciphertexts in parts:
+        sent += len(points)
+        channel.send(
+            EncryptedRows(
+                points=points.tobytes(), ciphertexts=_to_bytes(ciphertexts), last=sent == total
+            )
+        )
+        progress("encrypt and send rows", sent, total)
 
 
 def _receive_rows(

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from functools import cached_property
 from itertools import pairwise
 from typing import Literal, Protocol, TypeVar
 
@@ -68,10 +69,10 @@ class Feature:
     may_be_missing: bool = True
 
     def __post_init__(self) -> None:
-        edges = [low for low, _ in self._intervals()] + [high for _, high in self._intervals()]
+        edges = [edge for interval in self._intervals for edge in interval]
         if not self.low < self.high or not all(self.low - 1 <= e <= self.high for e in edges):
             raise self._unfit("has edges outside its bounds, or bounds that enclose nothing")
-        if any(low >= high for low, high in self._intervals()):
+        if any(low >= high for low, high in self._intervals):
             raise self._unfit("has bins or a share that hold nothing")
         if max(abs(self.low), abs(self.high)) > MAX_VALUE // 2:
             raise self._unfit("is too wide to be added up exactly")
@@ -82,16 +83,16 @@ class Feature:
         if "share" in self.statistics and self.share is None:
             raise self._unfit("has no condition for a share")
 
-    @property
+    @cached_property
     def low(self) -> int:
         """The lower bound, scaled to an integer."""
         return self._scaled(self.lower)
 
-    @property
+    @cached_property
     def high(self) -> int:
         return self._scaled(self.upper)
 
-    @property
+    @cached_property
     def columns(self) -> Columns:
         """What a row adds: the value above the lower bound, its square, a 0 or 1 per interval.
 
@@ -100,7 +101,7 @@ class Feature:
         span = self.high - self.low
         maxima = [span] if _MOMENTS & self.statistics else []
         maxima += [span * span] if "variance" in self.statistics else []
-        maxima += [1 for _ in self._intervals()]
+        maxima += [1 for _ in self._intervals]
         return Columns(self.name, tuple(maxima) or (0,), self.may_be_missing)
 
     def contributions(self, values: I64, present: Bool) -> list[U64]:
@@ -110,7 +111,7 @@ class Feature:
         columns += [above * above] if "variance" in self.statistics else []
         columns += [
             (present & (low < values) & (values <= high)).astype(np.uint64)
-            for low, high in self._intervals()
+            for low, high in self._intervals
         ]
         return columns or [np.zeros_like(above)]
 
@@ -133,6 +134,7 @@ class Feature:
             histogram=tuple(following) if "histogram" in asked else None,
         )
 
+    @cached_property
     def _intervals(self) -> list[tuple[int, int]]:
         """(above, up to] of the share, then of each bin of the histogram, scaled."""
         least, most = self.low - 1, self.high

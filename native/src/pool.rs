@@ -8,7 +8,10 @@ pub fn set_threads(count: usize) -> Result<()> {
         0 => std::thread::available_parallelism().map_or(1, |cores| cores.get()),
         count => count,
     };
-    let built = rayon::ThreadPoolBuilder::new().num_threads(count).build_global();
+    let built = rayon::ThreadPoolBuilder::new()
+        .num_threads(count)
+        .thread_name(|i| format!("kernel {i}")) // what they cost can be seen from outside
+        .build_global();
     let running = rayon::current_num_threads();
     if built.is_err() && count != running {
         refuse!("the thread pool already runs with {running} threads");
