@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, Table, func, literal, select
 
+from compliance import lifecycle, people
 from compliance.batch import U8, fetch
 from compliance.canonical import canonical, parse
 from compliance.consent import (
@@ -30,8 +31,10 @@ from compliance.consent import (
 )
 from compliance.errors import LogDamaged, VaultKey
 from compliance.gate import run_inputs
+from compliance.lifecycle import notices
 from compliance.log import checkpoints, log_entries, log_nodes, subtree_leaves, tree_root
 from compliance.note import Checkpoint, VerifierKey
+from compliance.people import proposals, users
 from compliance.person import ENTRY_TYPES
 from compliance.receipt import check, own_section, receipts, run_of
 from compliance.register import SIGNED, Keys, agreements, registered, unsigned
@@ -88,13 +91,15 @@ def verify(
     *,
     keys: Keys,
     vault: VaultKeys,
+    name: str = "",
     witnesses: Iterable[VerifierKey] = (),
     partners: Iterable[VerifierKey] = (),
 ) -> Verdict:
     """Audits a store as one snapshot shows it. Raises nothing for what it finds.
 
-    log: the log's key. keys: the pinned public key (32 bytes) of every party, by name. witnesses:
-    keys of this log's witnesses. partners: keys of the logs that this node is a witness of.
+    log: the log's key. keys: the pinned public key (32 bytes) of every party, by name. name: this
+    institution's among them. witnesses: keys of this log's witnesses. partners: keys of the logs
+    that this node is a witness of.
     """
     report = verify_log(conn, log, witnesses)
     spoilt = _check_types(conn, report)
@@ -110,6 +115,12 @@ def verify(
     found = {"agreements": 0, "receipts": 0, "consents": 0}
     if sound(agreements):
         found["agreements"] = _check_agreements(conn, report, keys, entries)
+    if sound(notices):
+        for where, problem in lifecycle.problems(conn, keys, entries):
+            report.add(where, problem)
+    if sound(users, proposals):
+        for where, problem in people.problems(conn, log.name, entries, keys.get(name, b"")):
+            report.add(where, problem)
     if sound(receipts, run_inputs, agreements, log_entries, log_nodes):
         found["receipts"] = _check_receipts(conn, report, keys, log.name, entries)
     if sound(consents, consent_leaves, refusals, terms, subjects, subtree_leaves):

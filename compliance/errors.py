@@ -170,11 +170,71 @@ class AgreementRefusal(ConcordatError):
     code = "E310"
 
     def __init__(self, agreement: str, version: int, clause: str, why: str) -> None:
+        steps = {
+            "suspended": "Wait until it is resumed, or ask the institution that suspended it.",
+            "terminated": "Agree on another one, under another name.",
+            "superseded": "Run the job again, under the new version.",
+        }
         super().__init__(
             f"Agreement {agreement}, version {version}, refuses this job by {clause}: {why}.",
-            "Change the job, or agree on a new version that allows it.",
+            steps.get(clause, "Change the job, or agree on a new version that allows it."),
         )
         self.clause = clause
+
+
+class NoticeRefused(ConcordatError):
+    """A suspension, resumption or termination that does not follow from what is known."""
+
+    code = "E311"
+
+
+# People
+
+
+class MustSign(ConcordatError):
+    """The node has users, and nobody was named."""
+
+    code = "E320"
+
+
+class UserUnknown(ConcordatError):
+    code = "E321"
+
+
+class NotAllowed(ConcordatError):
+    """The user's role may not do this."""
+
+    code = "E322"
+
+
+class TwoPeople(ConcordatError):
+    """It takes another officer."""
+
+    code = "E323"
+
+
+class WrongUserKey(ConcordatError):
+    code = "E324"
+
+
+class UserConflict(ConcordatError):
+    """The name or the key is another user's."""
+
+    code = "E325"
+
+
+class LastOfficer(ConcordatError):
+    """Nobody would be left to approve anything."""
+
+    code = "E326"
+
+
+class ProposalUnknown(ConcordatError):
+    code = "E327"
+
+
+class ProposalDecided(ConcordatError):
+    code = "E328"
 
 
 # Consent and the gate

@@ -16,15 +16,59 @@ it.
 
 from collections.abc import Callable
 
-from sqlalchemy import Column, Connection, MetaData, Table, inspect, text
+from sqlalchemy import (
+    Column,
+    Connection,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    inspect,
+    text,
+)
 from sqlalchemy.engine.interfaces import ReflectedForeignKeyConstraint
 from sqlalchemy.schema import CreateColumn, SchemaItem
 
 Step = Callable[[Connection], None]
 
 
+def _people_and_notices(conn: Connection) -> None:
+    """Users, what they propose, and notices about agreements. There are none before."""
+    create(
+        conn,
+        "users",
+        Column("name", String(64), primary_key=True),
+        Column("role", String(16), nullable=False),
+        Column("key", LargeBinary(32), nullable=False),
+    )
+    create(
+        conn,
+        "proposals",
+        Column("id", String(32), primary_key=True),
+        Column("act", String(64), nullable=False),
+        Column("body", LargeBinary, nullable=False),
+        Column("state", String(16), nullable=False),
+        Column("proposed_by", String(64), nullable=False),
+        Column("entry", ForeignKey("log_entries.index"), nullable=False),
+        Column("salt", LargeBinary, nullable=False),
+        Column("detail", LargeBinary, nullable=False),
+    )
+    create(
+        conn,
+        "agreement_notices",
+        Column("agreement", String(64), primary_key=True),
+        Column("party", String(64), primary_key=True),
+        Column("number", Integer, primary_key=True, autoincrement=False),
+        Column("step", String(16), nullable=False),
+        Column("entry", ForeignKey("log_entries.index"), nullable=False),
+        Column("envelope", LargeBinary, nullable=False),
+    )
+
+
 # Version n + 2 is made of version n + 1 by STEPS[n].
-STEPS: list[Step] = []
+STEPS: list[Step] = [_people_and_notices]
 
 VERSION = 1 + len(STEPS)
 

@@ -133,6 +133,7 @@ class Register:
         named = {"agreement": agreement.agreement, "version": agreement.version}
         row = conn.execute(select(agreements).filter_by(**named)).one_or_none()
         if row is None:
+            _check_succeeds(conn, offer)
             columns = {
                 **named,
                 "digest": agreement.digest,
@@ -236,8 +237,10 @@ def every(conn: Connection) -> list[Registered]:
     return [registered(row) for row in conn.execute(query)]
 
 
-def in_force(conn: Connection, name: str, keys: Keys) -> Agreement:
+def latest_signed(conn: Connection, name: str, keys: Keys) -> Agreement:
     """The latest version that both parties have signed, its signatures verified.
+
+    Whether it is in force, `lifecycle.in_force` says.
 
     Raises AgreementUnknown (E304), AgreementUnsigned (E305), AgreementBroken (E306).
     """
@@ -279,6 +282,23 @@ def registered(row: Row[Any]) -> Registered:
     if columns != (agreement.agreement, agreement.version, agreement.digest):
         raise _broken(f"The stored agreement {row.agreement} is not what was signed.")
     return Registered(agreement, row.state, row.proposed_by, envelope)
+
+
+def _check_succeeds(conn: Connection, offer: Registered) -> None:
+    """A version is between the same parties as those before, and newer than what they signed."""
+    named = agreements.c.agreement == offer.agreement.agreement
+    for row in conn.execute(select(agreements).where(named)):
+        held = registered(row)
+        if held.agreement.parties != offer.agreement.parties:
+            raise AgreementConflict(
+                f"{held} is between {' and '.join(held.parties)}.",
+                "Give an agreement between others another name.",
+            )
+        if held.state == SIGNED and held.agreement.version > offer.agreement.version:
+            raise AgreementConflict(
+                f"Both have signed {held}, which is newer.",
+                "Give the changed document a higher version.",
+            )
 
 
 def _check_party(offer: Registered, name: str) -> None:

@@ -23,6 +23,7 @@ from protos.errors import ConcordatError
 PUBLIC_KEY_BYTES = 32
 MAX_SIGNATURES = 16
 MAX_NAME = 256  # characters of a key id or a payload type
+MIN_PASSPHRASE = 12  # the format's PBKDF2 has 2048 rounds only
 
 # The y of the points of small order ("Taming the many EdDSAs", Chalkias et al., 2020). Whoever
 # publishes one as a key has signatures that fit any message, and could deny what they signed.
@@ -42,29 +43,45 @@ class SigningKey:
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: Path, passphrase: str | None = None) -> Self:
         """Read what `save` wrote. Raises KeyFileError, also when others may read the file."""
         try:
             if path.stat().st_mode & 0o077:
                 raise _key_file("is open to other users", "Restrict it with chmod 600.")
-            key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+            pem = path.read_bytes()
         except OSError as error:
             raise _key_file("cannot be read", "Restore it from a backup.") from error
+        protected = b"ENCRYPTED" in pem
+        if protected and passphrase is None:
+            raise _key_file("is protected by a passphrase", "Give the passphrase.")
+        try:
+            password = passphrase.encode() if protected and passphrase is not None else None
+            key = serialization.load_pem_private_key(pem, password)
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            if protected:
+                raise _key_file("does not open with this passphrase", "Try again.") from error
             raise _key_file("holds no usable key", "Restore it from a backup.") from error
         if not isinstance(key, Ed25519PrivateKey):
             raise _key_file("holds another kind of key", "Ed25519 is needed.")
         return cls(key)
 
-    def save(self, path: Path) -> None:
-        """Write an unencrypted PKCS #8 PEM file with mode 0600.
+    def save(self, path: Path, passphrase: str | None = None) -> None:
+        """Write a PKCS #8 PEM file with mode 0600, encrypted if there is a passphrase.
 
         Raises KeyFileError; a file already there is never overwritten.
         """
+        encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
+        if passphrase is not None:
+            if len(passphrase) < MIN_PASSPHRASE:
+                raise _key_file(
+                    f"needs a passphrase of at least {MIN_PASSPHRASE} characters",
+                    "Choose a longer one, such as a few words.",
+                )
+            encryption = serialization.BestAvailableEncryption(passphrase.encode())
         pem = self._key.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
+            encryption,
         )
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -97,12 +114,41 @@ def keyid(public: bytes) -> str:
 
 def verify(public: bytes, signature: bytes, message: bytes) -> None:
     """Raise InvalidSignature unless the key signed the message, and could not have signed all."""
-    if (int.from_bytes(public, "little") & (2**255 - 1)) % _PRIME in _SMALL_ORDER:
+    if _fits_any_message(public):
         raise _invalid_signature("was made with a key that fits any message")
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
     except (Ed25519Failure, ValueError) as error:
         raise _invalid_signature("does not verify") from error
+
+
+def _fits_any_message(public: bytes) -> bool:
+    return (int.from_bytes(public, "little") & (2**255 - 1)) % _PRIME in _SMALL_ORDER
+
+
+def load_public(path: Path) -> bytes:
+    """The 32 bytes of a public key in a PEM file (RFC 8410). Raises KeyFileError."""
+    try:
+        key = serialization.load_pem_public_key(path.read_bytes())
+    except OSError as error:
+        raise _key_file("cannot be read", "Check the file's name.") from error
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise _key_file(
+            "holds no public key in PEM",
+            "Make one with `openssl pkey -in PRIVATE.pem -pubout -out PUBLIC.pem`.",
+        ) from error
+    if not isinstance(key, Ed25519PublicKey):
+        raise _key_file("holds another kind of key", "Ed25519 is needed.")
+    public = key.public_bytes_raw()
+    if _fits_any_message(public):
+        raise _key_file("holds a key that fits any message", "Make a new one.")
+    return public
+
+
+def pae(payload_type: str, payload: bytes) -> bytes:
+    """DSSE's pre-authentication encoding: what is signed of a payload."""
+    kind = payload_type.encode()
+    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 
 
 @dataclass(frozen=True)
@@ -166,9 +212,7 @@ class Envelope:
         )
 
     def _signed_bytes(self) -> bytes:
-        """PAE, the pre-authentication encoding."""
-        kind = self.payload_type.encode()
-        return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(self.payload), self.payload)
+        return pae(self.payload_type, self.payload)
 
 
 def _key_file(problem: str, next_step: str) -> KeyFileError:

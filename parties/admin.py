@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColum
 from rich.table import Table
 from rich.text import Text
 
-from parties import consents, session
+from parties import consents, people, session
 from parties.config import Home
 from parties.errors import Cancelled, InternalError, Interrupted, JobError, NotServing
 from parties.files import write_private
@@ -120,6 +120,8 @@ class AdminService(admin_pb2_grpc.AdminServicer):
 
         def work() -> None:
             try:
+                asked = request.asked_entry if request.HasField("asked_entry") else None
+                people.check_asked(self._node, request.job_yaml, asked)
                 report = session.run_job(self._node, request.job_yaml, listen, control)
                 events.put(admin_pb2.JobEvent(report_json=json.dumps(report)))
             except ConcordatError as error:
@@ -215,8 +217,11 @@ def cancel(home: Home, run: str) -> str:
         return str(stub.CancelRun(admin_pb2.CancelRequest(run=run), timeout=30).run)
 
 
-def run_job(home: Home, job_file: Path, output: Path | None, console: Console) -> dict[str, Any]:
-    """Preview, run with progress, report. Ctrl-C cancels on both sides."""
+def run_job(node: Node, job_file: Path, output: Path | None, console: Console) -> dict[str, Any]:
+    """Preview, run with progress, report. Ctrl-C cancels on both sides.
+
+    On a node with users the one who acts signs for the job first.
+    """
     try:
         with job_file.open("rb") as file:
             text = file.read(_MAX_JOB_BYTES).decode()
@@ -225,6 +230,7 @@ def run_job(home: Home, job_file: Path, output: Path | None, console: Console) -
             f"The job file {job_file} cannot be read.", "Check its name; it must be UTF-8 YAML."
         ) from error
     request = admin_pb2.JobRequest(job_yaml=text)
+    home = node.home
     limits = home.config().limits
     with _stub(home) as stub:
         preview = stub.PreviewJob(request, timeout=60)
@@ -235,6 +241,9 @@ def run_job(home: Home, job_file: Path, output: Path | None, console: Console) -
         for disclosure in preview.disclosures:
             for learns in disclosure.learns:
                 console.print(f"  {disclosure.party} learns: {escape(learns)}")
+        asked = people.ask_job(node, text)
+        if asked is not None:
+            request.asked_entry = asked
         seconds = session.ATTEMPTS * (limits.run_seconds + 60)
         report = _follow(stub.RunJob(request, timeout=seconds), console, home)
     if output is not None:

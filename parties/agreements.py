@@ -1,12 +1,17 @@
-"""Agreements between this node and a partner: propose, receive, sign, show."""
+"""Agreements between this node and a partner: propose, sign, receive, suspend, show."""
 
-import getpass
-import os
+from collections.abc import Callable
 from pathlib import Path
 
-from compliance import register
+from sqlalchemy import Connection
+
+from compliance import lifecycle, people, register
 from compliance.agreement import Agreement
 from compliance.document import MAX_CHARACTERS
+from compliance.errors import AgreementUnknown
+from compliance.lifecycle import Notice, Step
+from compliance.log import Log
+from compliance.people import Proposal
 from compliance.register import Register, Registered
 from compliance.signing import Envelope, keyid
 from parties.errors import JobError, NotDelivered, PeerRefused, PeerUnreachable
@@ -17,46 +22,181 @@ from parties.node import Node
 def propose(node: Node, path: Path) -> Agreement:
     """Sign an agreement and offer it to the partner it names; again, if it was not delivered.
 
-    Raises AgreementInvalid, AgreementConflict, UnknownPeer, NotDelivered, PeerRefused.
+    On a node with users it waits for another officer first: see `waiting`. Raises
+    AgreementInvalid, AgreementConflict, NoticeRefused, UnknownPeer, NotDelivered, PeerRefused,
+    E32x.
     """
     agreement = Agreement.from_yaml(read_document(path))
     peer = node.peer(other_party(node, agreement))
-    ours, person, now = _register(node), _person(), node.now()
     with node.writing() as conn:
-        held = ours.propose(conn, agreement, by=person, time=now)
-        held = ours.sign(conn, held, node.signing_key, by=person, time=now)
-        node.log.checkpoint(conn)
-    _offer(node, peer, held)
+        log = people.acting(conn, node.log, node.actor)
+        lifecycle.check_open(conn, agreement.agreement)
+        ours = _register(node, log)
+        held = ours.propose(conn, agreement, by=node.actor.name, time=node.now())
+        held = _sign(node, conn, ours, held)
+        log.checkpoint(conn)
+    if _signed_here(node, held):
+        _offer(node, peer, held)
     return agreement
 
 
 def sign(node: Node, name: str, version: int | None = None) -> Registered:
     """Sign what the partner has offered, and tell it; again, if it was not delivered.
 
-    Raises AgreementUnknown, AgreementAmbiguous, NotDelivered, PeerRefused.
+    On a node with users it waits for another officer first: see `waiting`. Raises
+    AgreementUnknown, AgreementAmbiguous, NoticeRefused, NotDelivered, PeerRefused, E32x.
     """
-    ours, person = _register(node), _person()
     with node.writing() as conn:
+        log = people.acting(conn, node.log, node.actor)
+        lifecycle.check_open(conn, name)
         held = register.one(conn, name, version)
-        held = ours.sign(conn, held, node.signing_key, by=person, time=node.now())
-        node.log.checkpoint(conn)
-    _offer(node, node.peer(other_party(node, held.agreement)), held)
+        held = _sign(node, conn, _register(node, log), held)
+        log.checkpoint(conn)
+    if _signed_here(node, held):
+        _offer(node, node.peer(other_party(node, held.agreement)), held)
     return find(node, name, held.agreement.version)
 
 
-def receive(node: Node, peer: Identity, envelope: bytes) -> bytes:
-    """What a partner offers or has signed; the answer carries our signature if there is one."""
-    offer = Envelope.from_json(envelope)
+def _sign(node: Node, conn: Connection, ours: Register, held: Registered) -> Registered:
+    """Signs, or on a node with users proposes to."""
+    if _signed_here(node, held):
+        return held
+    if not isinstance(ours.log, people.ActingLog):
+        return ours.sign(conn, held, node.signing_key, by=node.actor.name, time=node.now())
+    body = {
+        "agreement": held.agreement.agreement,
+        "version": held.agreement.version,
+        "digest": held.agreement.digest.hex(),
+        "key": node.signing_key.keyid,
+    }
+    people.propose(conn, ours.log, "agreement.signed", body, time=node.now())
+    return held
+
+
+def _signed_here(node: Node, held: Registered) -> bool:
+    return node.signing_key.keyid in held.envelope.signatures
+
+
+def carry_out_signing(
+    node: Node, conn: Connection, log: Log, approved: Proposal
+) -> Callable[[], None]:
+    """Gives the institution's signature that another officer has approved; then it is offered."""
+    name, version = approved.body["agreement"], approved.body["version"]
+    lifecycle.check_open(conn, name)
+    held = register.find(conn, name, version)
+    peer = node.peer(other_party(node, held.agreement))
+    ours = _register(node, log)
+    held = ours.sign(conn, held, node.signing_key, by=node.actor.name, time=node.now())
+    return lambda: _offer(node, peer, held)
+
+
+def waiting(node: Node, name: str, version: int | None = None) -> list[Proposal]:
+    """What waits for another officer's approval about an agreement, oldest first."""
+    with node.reading() as conn:
+        return [
+            proposal
+            for proposal in people.pending(conn)
+            if proposal.body.get("agreement") == name
+            and version in {None, proposal.body.get("version")}
+        ]
+
+
+# Suspending, resuming, terminating
+
+
+def declare(node: Node, name: str, step: Step, reason: str) -> Notice | Proposal:
+    """Suspend, resume or terminate an agreement: it holds at once, and the partner is told.
+
+    On a node with users, resuming and terminating waits for another officer: the proposal. The
+    same again tells a partner that did not answer. Raises AgreementUnknown, AgreementUnsigned,
+    NoticeRefused, NotDelivered, E32x.
+    """
     with node.writing() as conn:
-        held = _register(node).receive(conn, offer, sender=peer.name, time=node.now())
+        log = people.acting(conn, node.log, node.actor)
+        stands = lifecycle.standing(conn, name).get(node.config.name)
+        two = isinstance(log, people.ActingLog) and people.takes_two(f"agreement.{step}", 2)
+        if two and (stands is None or stands.step != step):
+            lifecycle.check_step(conn, _register(node, log), name, step)
+            body = {"agreement": name, "reason": reason, "key": node.signing_key.keyid}
+            proposal = people.propose(conn, log, f"agreement.{step}", body, time=node.now())
+            log.checkpoint(conn)
+            return proposal
+        notice, peer = _declare(node, conn, log, name, step, reason=reason)
+        log.checkpoint(conn)
+    return _tell(node, peer, notice)
+
+
+def carry_out_step(
+    node: Node, conn: Connection, log: Log, approved: Proposal
+) -> Callable[[], object]:
+    """Declares what another officer has approved; then the partner is told."""
+    step: Step = "resumed" if approved.act == "agreement.resumed" else "terminated"
+    name, reason = approved.body["agreement"], approved.body["reason"]
+    notice, peer = _declare(node, conn, log, name, step, reason=reason)
+    return lambda: _tell(node, peer, notice)
+
+
+def _declare(
+    node: Node, conn: Connection, log: Log, name: str, step: Step, *, reason: str
+) -> tuple[Notice, Identity]:
+    ours = _register(node, log)
+    by, now, key = node.actor.name, node.now(), node.signing_key
+    notice = lifecycle.declare(conn, ours, name, step, key, reason=reason, by=by, time=now)
+    agreement = register.latest_signed(conn, name, ours.keys)
+    return notice, node.peer(other_party(node, agreement))
+
+
+def _tell(node: Node, peer: Identity, notice: Notice) -> Notice:
+    """Send a notice and keep the partner's acknowledgement. Raises NotDelivered, PeerRefused."""
+    try:
+        with node.dial(peer) as client:
+            answer = Envelope.from_json(client.offer_agreement(notice.envelope.to_json()))
+    except PeerUnreachable as error:
+        raise NotDelivered(
+            f"It holds here, but {peer.name}'s node did not answer and has not been told.",
+            "Give the same command again once it serves; nothing is lost.",
+        ) from error
+    signature = answer.signatures.get(keyid(peer.signing_key))
+    if answer.payload != notice.envelope.payload or signature is None:
+        raise PeerRefused(
+            f"{peer.name} did not acknowledge the notice.", "Ask the partner to look into it."
+        )
+    ours, now = _register(node, node.log), node.now()
+    with node.writing() as conn:
+        notice = lifecycle.acknowledge(
+            conn, ours, notice, peer.signing_key, signature, by=peer.name, time=now
+        )
         node.log.checkpoint(conn)
-    return held.envelope.to_json()
+    return notice
+
+
+def notices(node: Node, name: str) -> list[Notice]:
+    """What either party has declared about an agreement, oldest first."""
+    with node.reading() as conn:
+        return lifecycle.every(conn, name)
+
+
+def receive(node: Node, peer: Identity, envelope: bytes) -> bytes:
+    """What a partner offers, signs or declares; the answer bears our signature if there is one."""
+    offer = Envelope.from_json(envelope)
+    ours, now = _register(node, node.log), node.now()
+    with node.writing() as conn:
+        if offer.payload_type == lifecycle.PAYLOAD_TYPE:
+            key = node.signing_key
+            answer = lifecycle.receive(conn, ours, offer, key, sender=peer.name, time=now).envelope
+        else:
+            answer = ours.receive(conn, offer, sender=peer.name, time=now).envelope
+        node.log.checkpoint(conn)
+    return answer.to_json()
 
 
 def in_force(node: Node, name: str) -> Agreement:
-    """The agreement that both have signed, signatures verified. Raises E304, E305, E306."""
+    """The agreement that both have signed, signatures verified, not suspended or terminated.
+
+    Raises E304, E305, E306, E310.
+    """
     with node.reading() as conn:
-        return register.in_force(conn, name, node.signing_keys())
+        return lifecycle.in_force(conn, name, node.signing_keys())
 
 
 def every(node: Node) -> list[Registered]:
@@ -68,6 +208,23 @@ def find(node: Node, name: str, version: int | None = None) -> Registered:
     """A version, by default the latest. Raises AgreementUnknown, AgreementBroken."""
     with node.reading() as conn:
         return register.find(conn, name, version)
+
+
+def versions(
+    node: Node, name: str, old: int | None, new: int | None
+) -> tuple[Agreement, Agreement]:
+    """Two versions to compare, by default the last two. Raises AgreementUnknown."""
+    after = find(node, name, new).agreement
+    if old is None:
+        known = [held.agreement.version for held in every(node) if held.agreement.agreement == name]
+        earlier = [version for version in known if version < after.version]
+        if not earlier:
+            raise AgreementUnknown(
+                f"There is no version of {name} before version {after.version}.",
+                "Name the two versions with --old and --new.",
+            )
+        old = max(earlier)
+    return find(node, name, old).agreement, after
 
 
 def unsigned(node: Node, held: Registered) -> list[str]:
@@ -111,7 +268,7 @@ def _offer(node: Node, peer: Identity, held: Registered) -> None:
     answer = Envelope.from_json(reply)
     if keyid(peer.signing_key) in answer.signatures:
         with node.writing() as conn:
-            _register(node).receive(conn, answer, sender=peer.name, time=node.now())
+            _register(node, node.log).receive(conn, answer, sender=peer.name, time=node.now())
             node.log.checkpoint(conn)
     elif answer.payload != held.envelope.payload:
         raise PeerRefused(
@@ -119,13 +276,5 @@ def _offer(node: Node, peer: Identity, held: Registered) -> None:
         )
 
 
-def _person() -> str:
-    """Who is at the keyboard, for the log."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # in a container a user may have no name
-        return f"user {os.getuid()}"
-
-
-def _register(node: Node) -> Register:
-    return Register(node.config.name, node.log, node.signing_keys())
+def _register(node: Node, log: Log) -> Register:
+    return Register(node.config.name, log, node.signing_keys())

@@ -15,7 +15,7 @@ from compliance.errors import LogRolledBack, NotCanonical, SplitView
 from compliance.log import Entry
 from compliance.note import VerifierKey
 from compliance.signing import Envelope
-from parties import peers, witnessing
+from parties import peers, people, witnessing
 from parties.errors import JobError, NoReceipt
 from parties.identity import Identity
 from parties.node import CREATED, Node
@@ -31,6 +31,7 @@ def verify(node: Node, *, offline: bool = False) -> tuple[Verdict, list[str]]:
     order here: it refuses if what it has seen of this log is not what is here now, which no look
     at the store alone can tell.
     """
+    people.read(node, "audit.verify")
     with node.reading() as conn:
         partners, strangers = peers.audit(conn, _paired(conn, node))
         verdict = audit.verify(
@@ -38,6 +39,7 @@ def verify(node: Node, *, offline: bool = False) -> tuple[Verdict, list[str]]:
             node.log.verifier,
             keys={known.name: known.signing_key for known in (node.identity, *partners)},
             vault=node.vault_keys,
+            name=node.config.name,
             witnesses=[VerifierKey.parse(peer.witness_key) for peer in partners],
             partners=[VerifierKey.parse(peer.log_key) for peer in partners],
         )
@@ -81,6 +83,7 @@ def _asked(node: Node, peer: Identity, verdict: Verdict) -> bool:
 
 def print_log(node: Node, console: Console, *, as_json: bool) -> None:
     """Every entry, oldest first; as JSON, one a line: its index and what it says."""
+    people.read(node, "audit.log")
     with node.reading() as conn:
         for entry in node.log.entries(conn):
             if as_json:
@@ -110,6 +113,7 @@ def compare(node: Node, path: Path) -> tuple[str, list[str]]:
             "Name the receipt.json that the partner sent.",
         ) from error
     run, kind = receipt.run_of(theirs)
+    people.read(node, "audit.compare", run=run)
     with node.reading() as conn:
         ours = receipt.find(conn, run, kind)
     if ours is None:

@@ -1,10 +1,12 @@
 """The command `concordat`. Every verb takes the node's home first; a failure is one sentence."""
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping
 from functools import wraps
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec
 
@@ -14,7 +16,22 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from parties import admin, agreements, audits, consents, demo, logs, metrics, pairing, server
+from compliance.amendment import in_words
+from compliance.errors import ProposalUnknown
+from compliance.lifecycle import RESUMED, SUSPENDED, TERMINATED, Step
+from compliance.people import Proposal, Role
+from parties import (
+    admin,
+    agreements,
+    audits,
+    consents,
+    demo,
+    logs,
+    metrics,
+    pairing,
+    people,
+    server,
+)
 from parties.config import Home, Sector
 from parties.errors import PersonUnclear
 from parties.node import Node
@@ -40,6 +57,8 @@ consent = _group("consent", "The consents that decide who may take part.")
 agreement = _group("agreement", "What two institutions sign before anything runs.")
 job = _group("job", "Run a joint job under an agreement, and look at past runs.")
 audit = _group("audit", "Verify the log, its witnesses and its receipts.")
+user = _group("user", "Who may do what here: engineers, officers, auditors, and their keys.")
+proposal = _group("proposal", "What waits for a second person: see it, approve it, refuse it.")
 node = _group("node", "The node itself.")
 
 HomePath = Annotated[Path, typer.Argument(metavar="HOME", help="The node's home folder.")]
@@ -103,6 +122,65 @@ def _verb(command: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(130) from None
 
     return run
+
+
+# Who acts, for the verb under way; CONCORDAT_USER and CONCORDAT_KEY say it for several.
+_user: tuple[str | None, Path | None] = (None, None)
+
+_ACTING = {
+    "acting_as": Annotated[
+        str | None,
+        typer.Option("--as", envvar="CONCORDAT_USER", help="The user who acts, if there are any."),
+    ],
+    "acting_key": Annotated[
+        Path | None,
+        typer.Option("--key", envvar="CONCORDAT_KEY", help="The file of that user's private key."),
+    ],
+}
+
+
+def _act(command: Callable[..., None]) -> Callable[..., None]:
+    """A verb that a user may have to sign for: has --as and --key, which `_open` heeds."""
+
+    @wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        global _user  # noqa: PLW0603 (one verb a process, or one after the other)
+        _user = (kwargs.pop("acting_as"), kwargs.pop("acting_key"))
+        command(*args, **kwargs)
+
+    form = signature(command)
+    more = [
+        Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+        for name, kind in _ACTING.items()
+    ]
+    run.__signature__ = form.replace(  # type: ignore[attr-defined]
+        parameters=[*form.parameters.values(), *more]
+    )
+    run.__annotations__ = {**command.__annotations__, **_ACTING}
+    return _verb(run)
+
+
+def _open(home: Path) -> Node:
+    """The node, used by whom --as names."""
+    opened = Node.open(Home(home))
+    name, key = _user
+    if name is not None:
+        opened.actor = people.actor(opened.home, name, key, _passphrase(key, opened.home, name))
+    return opened
+
+
+def _passphrase(key: Path | None, home: Home, name: str) -> str | None:
+    """The passphrase of a key that has one: CONCORDAT_PASSPHRASE, or asked for."""
+    path = key or people.user_key(home, name)
+    if not path.is_file() or b"ENCRYPTED" not in path.read_bytes()[:64]:
+        return None
+    given = os.environ.get("CONCORDAT_PASSPHRASE")
+    return given or str(typer.prompt(f"Passphrase of {name}'s key", hide_input=True, err=True))
+
+
+def _waits(waiting: Proposal) -> None:
+    out.print(f"It waits for another officer as proposal [bold]{waiting.id[:8]}[/]:")
+    out.print(f"  concordat proposal approve HOME {waiting.id[:8]} --as NAME --key FILE")
 
 
 def _grouped(digits: str) -> str:
@@ -241,7 +319,7 @@ def list_consents(home: HomePath, as_json: AsJson = False) -> None:
 
 
 @consent.command("import")
-@_verb
+@_act
 def import_consents(
     home: HomePath,
     file: Annotated[
@@ -250,7 +328,7 @@ def import_consents(
     as_json: AsJson = False,
 ) -> None:
     """Import consents. The same file twice changes nothing; a withdrawal is never undone."""
-    report = consents.import_file(Node.open(Home(home)), file)
+    report = consents.import_file(_open(home), file)
     if as_json:
         print(json.dumps(report))
         return
@@ -408,13 +486,21 @@ def withdraw(
 
 
 @agreement.command()
-@_verb
+@_act
 def propose(
     home: HomePath, file: Annotated[Path, typer.Argument(help="The agreement, YAML.")]
 ) -> None:
-    """Sign an agreement and offer it to the partner named in it."""
-    opened = Node.open(Home(home))
+    """Sign an agreement and offer it to the partner named in it.
+
+    On a node with users an engineer or officer proposes it, and another officer has to approve.
+    """
+    opened = _open(home)
     proposed = agreements.propose(opened, file)
+    waiting = agreements.waiting(opened, proposed.agreement, proposed.version)
+    if waiting:
+        out.print(f"Proposed [bold]{proposed.agreement}[/] version {proposed.version}.")
+        _waits(waiting[0])
+        return
     out.print(f"Signed and offered [bold]{proposed.agreement}[/] version {proposed.version}.")
     other = agreements.other_party(opened, proposed)
     out.print(
@@ -423,21 +509,121 @@ def propose(
     )
 
 
+AgreementId = Annotated[str, typer.Argument(metavar="AGREEMENT", help="Its name.")]
+Reason = Annotated[str, typer.Option(help="Why, in a few words; without personal data.")]
+
+
 @agreement.command()
-@_verb
+@_act
 def sign(
     home: HomePath,
-    agreement_id: Annotated[str, typer.Argument(metavar="AGREEMENT", help="Its name.")],
+    agreement_id: AgreementId,
     version: Annotated[
         int | None, typer.Option(help="Which version; needed where there are several.")
     ] = None,
 ) -> None:
-    """Sign an agreement the partner has offered, and tell the partner."""
-    opened = Node.open(Home(home))
+    """Sign an agreement the partner has offered, and tell the partner.
+
+    On a node with users this proposes the signature, and another officer has to approve.
+    """
+    opened = _open(home)
     signed = agreements.sign(opened, agreement_id, version)
+    waiting = agreements.waiting(opened, agreement_id, signed.agreement.version)
+    if waiting:
+        _waits(waiting[0])
+        return
     missing = agreements.unsigned(opened, signed)
     state = f"signed here; {' and '.join(missing)} has not" if missing else "in force: both signed"
     out.print(f"[bold]{agreement_id}[/] version {signed.agreement.version} is {state}.")
+
+
+@agreement.command("approve")
+@_act
+def approve_agreement(
+    home: HomePath,
+    agreement_id: AgreementId,
+    version: Annotated[int | None, typer.Option(help="Which version, if several wait.")] = None,
+    reason: Reason = "",
+) -> None:
+    """Approve what waits about an agreement, as another officer than proposed it."""
+    opened = _open(home)
+    approved = people.approve(opened, _the_one(opened, agreement_id, version), reason)
+    out.print(f"Approved: {_in_words(approved)}.")
+
+
+@agreement.command("refuse")
+@_act
+def refuse_agreement(
+    home: HomePath,
+    agreement_id: AgreementId,
+    reason: Reason,
+    version: Annotated[int | None, typer.Option(help="Which version, if several wait.")] = None,
+) -> None:
+    """Refuse what waits about an agreement."""
+    opened = _open(home)
+    refused = people.refuse(opened, _the_one(opened, agreement_id, version), reason)
+    out.print(f"Refused: {_in_words(refused)}.")
+
+
+def _the_one(opened: Node, name: str, version: int | None) -> str:
+    """The id of the one proposal about an agreement. Raises ProposalUnknown."""
+    waiting = agreements.waiting(opened, name, version)
+    if len(waiting) != 1:
+        raise ProposalUnknown(
+            f"{'Nothing waits' if not waiting else 'Several proposals wait'} about {name}.",
+            "`concordat proposal list HOME` shows what waits; approve or refuse it by its id.",
+        )
+    return waiting[0].id
+
+
+@agreement.command()
+@_act
+def suspend(home: HomePath, agreement_id: AgreementId, reason: Reason) -> None:
+    """Suspend an agreement at once: no job runs under it. The partner is told."""
+    _declare(home, agreement_id, SUSPENDED, reason)
+
+
+@agreement.command()
+@_act
+def resume(home: HomePath, agreement_id: AgreementId, reason: Reason = "") -> None:
+    """Lift this institution's suspension of an agreement. The partner is told."""
+    _declare(home, agreement_id, RESUMED, reason)
+
+
+@agreement.command()
+@_act
+def terminate(home: HomePath, agreement_id: AgreementId, reason: Reason) -> None:
+    """End an agreement for good, in all its versions. The partner is told."""
+    _declare(home, agreement_id, TERMINATED, reason)
+
+
+def _declare(home: Path, name: str, step: Step, reason: str) -> None:
+    opened = _open(home)
+    done = agreements.declare(opened, name, step, reason)
+    if isinstance(done, Proposal):
+        _waits(done)
+        return
+    out.print(f"[bold]{name}[/] is {step} by {done.party}; the partner has acknowledged it.")
+
+
+@agreement.command()
+@_verb
+def diff(
+    home: HomePath,
+    agreement_id: AgreementId,
+    old: Annotated[int | None, typer.Option(help="By default the one before.")] = None,
+    new: Annotated[int | None, typer.Option(help="By default the latest version.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What a version of an agreement changes, in words."""
+    before, after = agreements.versions(Node.open(Home(home)), agreement_id, old, new)
+    changes = in_words(before, after)
+    if as_json:
+        print(json.dumps({"from": before.version, "to": after.version, "changes": changes}))
+        return
+    out.print(f"[bold]{agreement_id}[/], from version {before.version} to {after.version}:")
+    for change in changes or ["nothing but the version"]:
+        out.print(f"  {escape(change)}")
 
 
 @agreement.command()
@@ -478,10 +664,13 @@ def show(
     missing = agreements.unsigned(opened, held)
     for name in held.parties:
         out.print(f"# {name}: {'not signed' if name in missing else 'signed'}")
+    for notice in agreements.notices(opened, agreement_id):
+        told = "acknowledged" if len(notice.envelope.signatures) > 1 else "not acknowledged yet"
+        out.print(f"# {escape(str(notice))}; {told}")
 
 
 @job.command("run")
-@_verb
+@_act
 def run_job(
     home: HomePath,
     file: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job.")],
@@ -491,7 +680,7 @@ def run_job(
     as_json: AsJson = False,
 ) -> None:
     """Run a job: shows what each side will learn, progress, the result and its receipt."""
-    report = admin.run_job(Home(home), file, output, err if as_json else out)
+    report = admin.run_job(_open(home), file, output, err if as_json else out)
     if as_json:
         print(json.dumps(report))
 
@@ -544,7 +733,7 @@ def cancel_job(
 
 
 @audit.command()
-@_verb
+@_act
 def verify(
     home: HomePath,
     offline: Annotated[
@@ -556,7 +745,7 @@ def verify(
 
     Partners whose nodes serve are asked whether what they have seen of the log is what it is now.
     """
-    verdict, not_asked = audits.verify(Node.open(Home(home)), offline=offline)
+    verdict, not_asked = audits.verify(_open(home), offline=offline)
     if as_json:
         found = {
             "passed": verdict.ok,
@@ -577,21 +766,21 @@ def verify(
 
 
 @audit.command("log")
-@_verb
+@_act
 def show_log(home: HomePath, as_json: AsJson = False) -> None:
     """List the log's entries."""
-    audits.print_log(Node.open(Home(home)), out, as_json=as_json)
+    audits.print_log(_open(home), out, as_json=as_json)
 
 
 @audit.command()
-@_verb
+@_act
 def compare(
     home: HomePath,
     receipt: Annotated[Path, typer.Argument(metavar="RECEIPT", help="The partner's receipt.")],
     as_json: AsJson = False,
 ) -> None:
     """Compare a receipt the partner shows with the one kept here. Exits 1 if they differ."""
-    run, differences = audits.compare(Node.open(Home(home)), receipt)
+    run, differences = audits.compare(_open(home), receipt)
     if as_json:
         print(json.dumps({"run": run, "differences": differences}))
     elif differences:
@@ -601,6 +790,128 @@ def compare(
         out.print(f"Both institutions' receipts of run {run} say the same, signed by both.")
     if differences:
         raise typer.Exit(1)
+
+
+@user.command("add")
+@_act
+def add_user(  # noqa: PLR0917 (each an option)
+    home: HomePath,
+    name: Annotated[str, typer.Argument(help="The user's name.")],
+    role: Annotated[Role, typer.Option(help="What the user may do: docs/roles.md.")],
+    public_key: Annotated[
+        Path | None, typer.Option(help="The user's Ed25519 public key, PEM; or one is made.")
+    ] = None,
+    new_key: Annotated[
+        Path | None,
+        typer.Option(help="Where to write a new private key; by default in HOME/keys/users."),
+    ] = None,
+    passphrase: Annotated[
+        bool, typer.Option("--passphrase", help="Ask for a passphrase for the new key.")
+    ] = False,
+) -> None:
+    """Add a user. The first has to be an officer; from then on the rules of roles.md bind.
+
+    With two officers or more another officer has to approve.
+    """
+    asked = None
+    if passphrase:
+        asked = typer.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True)
+    opened = _open(home)
+    written, waiting = people.add(
+        opened, name, role, public_key=public_key, new_key=new_key, passphrase=asked
+    )
+    if written is not None:
+        out.print(f"Wrote {name}'s private key to {escape(str(written))}; give it to them alone.")
+    if waiting is None:
+        out.print(f"[bold]{name}[/] is {role} from now on.")
+    else:
+        _waits(waiting)
+
+
+@user.command("role")
+@_act
+def change_role(
+    home: HomePath,
+    name: Annotated[str, typer.Argument(help="The user's name.")],
+    role: Annotated[Role, typer.Argument(help="The new role.")],
+) -> None:
+    """Give a user another role. With two officers or more another officer has to approve."""
+    waiting = people.set_role(_open(home), name, role)
+    if waiting is None:
+        out.print(f"[bold]{name}[/] is {role} from now on.")
+    else:
+        _waits(waiting)
+
+
+@user.command("remove")
+@_act
+def remove_user(
+    home: HomePath, name: Annotated[str, typer.Argument(help="The user's name.")]
+) -> None:
+    """Remove a user. With two officers or more another officer has to approve."""
+    waiting = people.remove(_open(home), name)
+    if waiting is None:
+        out.print(f"[bold]{name}[/] is no user any more.")
+    else:
+        _waits(waiting)
+
+
+@user.command("list")
+@_verb
+def list_users(home: HomePath, as_json: AsJson = False) -> None:
+    """The users, their roles and public keys."""
+    known = people.everyone(Node.open(Home(home)))
+    if as_json:
+        print(json.dumps([vars(one) | {"key": one.key.hex()} for one in known]))
+        return
+    for one in known:
+        out.print(f"{one.name:20} {one.role:10} {one.key.hex()}")
+    if not known:
+        out.print("No users yet: whoever may open this home acts for the institution.")
+
+
+ProposalId = Annotated[str, typer.Argument(metavar="PROPOSAL", help="Its id, or the first digits.")]
+
+
+@proposal.command("list")
+@_verb
+def list_proposals(
+    home: HomePath,
+    decided: Annotated[bool, typer.Option("--all", help="Those decided, too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What waits for another officer's approval, oldest first."""
+    known = people.proposals(Node.open(Home(home)), decided=decided)
+    if as_json:
+        names = ("id", "act", "body", "state", "proposed_by")
+        print(json.dumps([{name: getattr(one, name) for name in names} for one in known]))
+        return
+    for one in known:
+        out.print(f"{one.id[:8]}  {one.state:9} {one.proposed_by:16} {escape(_in_words(one))}")
+
+
+@proposal.command("approve")
+@_act
+def approve_proposal(home: HomePath, proposal_id: ProposalId, reason: Reason = "") -> None:
+    """Approve a proposal as another officer than made it; it is carried out at once."""
+    approved = people.approve(_open(home), proposal_id, reason)
+    out.print(f"Approved: {escape(_in_words(approved))}.")
+
+
+@proposal.command("refuse")
+@_act
+def refuse_proposal(home: HomePath, proposal_id: ProposalId, reason: Reason) -> None:
+    """Refuse a proposal, as an officer or as whoever made it."""
+    refused = people.refuse(_open(home), proposal_id, reason)
+    out.print(f"Refused: {escape(_in_words(refused))}.")
+
+
+def _in_words(one: Proposal) -> str:
+    """What a proposal is about, on one line."""
+    said = {name: value for name, value in one.body.items() if value and name != "key"}
+    said |= {"digest": said["digest"][:16]} if "digest" in said else {}
+    members = (f"{name} {value}" for name, value in said.items())
+    return f"{one.act.replace('.', ' ')}: {', '.join(members)}"
 
 
 @node.command()

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pandas as pd
 from sqlalchemy import case, func, literal, select
 
-from compliance import consent
+from compliance import consent, people
 from compliance.consent import (
     GRANTED,
     INVALIDATED,
@@ -54,10 +54,11 @@ def import_file(node: Node, path: Path) -> dict[str, Any]:
     rows["subject"] = with_kind(kind, found.ids).to_pandas()
     identified = rows["subject"].notna()
     with node.writing() as conn:
+        log = people.acting(conn, node.log, node.actor)
         done = consent.import_consents(
-            conn, node.log, node.vault_keys, rows[identified], time=node.now()
+            conn, log, node.vault_keys, rows[identified], time=node.now()
         )
-        node.log.checkpoint(conn)
+        log.checkpoint(conn)
     unnamed = pd.Series(found.reasons.to_pandas()[~identified], dtype=str)
     rejected = pd.concat([unnamed, done.rejected]).sort_index()
     return {

@@ -1,6 +1,8 @@
 """An institution's node: its home opened, with everything a verb needs."""
 
+import getpass
 import logging
+import os
 import random
 import shutil
 import socket
@@ -16,7 +18,15 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from sqlalchemy import Connection
 
-from compliance import consent, gate, receipt, register, witness  # noqa: F401 (their tables)
+from compliance import (  # noqa: F401 (their tables)
+    consent,
+    gate,
+    lifecycle,
+    people,
+    receipt,
+    register,
+    witness,
+)
 from compliance.log import Log, tree_size
 from compliance.note import COSIGNATURE, VerifierKey
 from compliance.signing import SigningKey
@@ -95,6 +105,8 @@ class Node:
             log_key=str(self.log.verifier),
             witness_key=str(self.witness_key),
         )
+        self.actor = people.Actor(_person())  # who uses this node, as `parties.people` knows them
+        self.jobs_asked: set[int] = set()  # the entries that a job was run for
         self._running = threading.Lock()
         self.controls: dict[str, Cancellable] = {}  # of the runs under way, by their ids
 
@@ -352,6 +364,14 @@ def _unusable(path: Path) -> HomeUnusable:
     return HomeUnusable(
         f"{path} does not hold what it should.", "Restore it from a backup; nothing was changed."
     )
+
+
+def _person() -> str:
+    """Who is at the keyboard, for the log."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # in a container a user may have no name
+        return f"user {os.getuid()}"
 
 
 def _free_port() -> int:

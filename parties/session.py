@@ -28,7 +28,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from compliance import gate, receipt
+from compliance import gate, lifecycle, receipt
 from compliance.agreement import Agreement, Job, disclosure, permits
 from compliance.canonical import timestamp
 from compliance.errors import ConsentChanged
@@ -551,8 +551,9 @@ class Session:
 
     def _release(self) -> None:
         """The gate's second decision, in one transaction with its entry in the log."""
-        node = self.node
+        node, keys = self.node, self.node.signing_keys()
         with node.writing() as conn:
+            lifecycle.check_still(conn, self.agreement, keys)
             gate.release(conn, node.log, self.run, self._decided(), now=node.now())
 
     def _complete(self, intent: Envelope, outcome: jobs.Outcome | None, peer_version: str) -> None:

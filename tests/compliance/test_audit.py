@@ -6,12 +6,13 @@ from institutions import AGREEMENT, CONSENT, NOW, Institution, Run, person, sign
 from sqlalchemy import and_, create_engine, delete, insert, literal_column, text, update
 from sqlalchemy.exc import IntegrityError
 
-from compliance import audit, witness
+from compliance import audit, lifecycle, people, witness
+from compliance.canonical import canonical
 from compliance.errors import StoreDamaged
 from compliance.note import COSIGNATURE, VerifierKey, cosign
 from compliance.person import Changes
 from compliance.register import agreements
-from compliance.signing import SigningKey
+from compliance.signing import Envelope, SigningKey
 from compliance.store import metadata, read, write
 from compliance.vault import VaultKeys
 from compliance.witness import Witness
@@ -19,6 +20,25 @@ from compliance.witness import Witness
 PEOPLE = [person(number) for number in range(6)]
 WITNESS = SigningKey.generate()
 WITNESS_KEY = VerifierKey("partner.example/witness", WITNESS.public, COSIGNATURE)
+
+
+def suspend_and_staff(conn, run):
+    """The partner suspends the agreement; users come, and one proposal waits."""
+    bank, partner = run.bank, run.partner
+    said = {"agreement": "credit-2026", "number": 1, "party": "partner", "reason": "a complaint"}
+    said |= {"step": "suspended", "time": "2026-11-23T12:00:00Z"}
+    notice = Envelope(lifecycle.PAYLOAD_TYPE, canonical(said)).sign(partner.key)
+    ours = bank.register(partner)
+    lifecycle.receive(conn, ours, notice, bank.key, sender="partner", time=NOW)
+    officers = [people.Actor(name, SigningKey.generate()) for name in ("li", "he")]
+    for by, user in zip((people.Actor("root"), officers[0]), officers, strict=True):
+        body = {"user": user.name, "role": "officer", "key": user.key.public.hex()}
+        log = people.acting(conn, bank.log, by)
+        people.change(conn, log, "user.added", body, by="root", time=NOW)
+    log = people.acting(conn, bank.log, officers[0])
+    people.propose(conn, log, "consent.erased", {"why": "asked"}, time=NOW, detail=b"person 7")
+    made = people.propose(conn, log, "user.removed", {"user": "li"}, time=NOW)
+    people.refuse(conn, log, made, reason="a mistake", time=NOW)
 
 
 @pytest.fixture
@@ -37,6 +57,7 @@ def run(tmp_path):
         changes = Changes(conn, bank.log, bank.vault, NOW)
         changes.refuse(PEOPLE[4], {**CONSENT, "at": "2026-11-01T00:00:00Z", "reason": "by-letter"})
         changes.grant(PEOPLE[4], {**CONSENT, "granted_at": "2026-11-02T00:00:00Z"})
+        suspend_and_staff(conn, run)
     with write(partner.engine) as conn:
         partner.log.checkpoint(conn)
         request = witness.request(conn, partner.log, 0)
@@ -58,6 +79,7 @@ def verify(run, **changes):
 def verify_in(conn, run, **changes):
     arguments = {
         "keys": run.keys,
+        "name": "bank",
         "vault": run.bank.vault,
         "witnesses": [WITNESS_KEY],
         "partners": [run.partner.log.verifier],
@@ -78,7 +100,7 @@ def test_a_whole_store_is_found_to_be_whole(run):
     assert verdict.ok, verdict.report.findings
     assert (verdict.agreements, verdict.receipts, verdict.consents) == (1, 2, 8)
     assert str(verdict) == (
-        "The log of 10 entries is whole and cosigned up to 10 by partner.example/witness; "
+        "The log of 17 entries is whole and cosigned up to 17 by partner.example/witness; "
         "1 agreement, 2 receipts and 8 consents agree with it."
     )
 
@@ -181,8 +203,8 @@ def test_an_empty_store_is_whole(tmp_path):
          "entry 3: leaf hash differs"),
         (["DELETE FROM log_entries WHERE \"index\" = 7"],
          "completion of run {run}: entry 7 does not hold its digest"),
-        (["DELETE FROM checkpoints WHERE size = 10", "DELETE FROM cosignatures"],
-         "entries 7 to 9: no checkpoint signs for them"),
+        (["DELETE FROM checkpoints WHERE size = 17", "DELETE FROM cosignatures"],
+         "entries 7 to 16: no checkpoint signs for them"),
         # what this node has cosigned
         (["UPDATE witnessed SET size = size - 1"],
          "record of what was cosigned for partner.example/log: its columns differ"),
@@ -215,6 +237,9 @@ def test_signatures_count_by_pinned_keys_only(run):
     findings = verify(run, keys=stranger).report.findings
     assert findings == [
         "agreement credit-2026, version 1: its state is signed, its signatures say otherwise",
+        "notice 1 of partner on agreement credit-2026: partner has not signed it",
+        "notice 1 of partner on agreement credit-2026: A signature is of no party's key.",
+        "notice 1 of partner on agreement credit-2026: no entry speaks of its acknowledgement",
         f"intent of run {run.run}: A receipt names a key that is not the party's pinned one.",
         f"completion of run {run.run}: A receipt names a key that is not the party's pinned one.",
     ]
@@ -223,7 +248,7 @@ def test_signatures_count_by_pinned_keys_only(run):
 def test_a_cosignature_by_a_stranger_is_found(run):
     findings = verify(run, witnesses=[]).report.findings
     assert findings == [
-        "cosignature of partner.example/witness on checkpoint 10: not a known witness's"
+        "cosignature of partner.example/witness on checkpoint 17: not a known witness's"
     ]
 
 
@@ -261,7 +286,7 @@ def another(value):
         case str():
             return value[:-1] + ("0" if value.endswith("1") else "1")
         case bytes():
-            return value[:-1] + bytes([value[-1] ^ 1])
+            return value[:-1] + bytes([value[-1] ^ 1]) if value else b"1"
     return "something"
 
 
@@ -302,7 +327,7 @@ def test_no_value_can_be_changed_unnoticed(run, rows):
     assert {table.name for table, *_ in rows} >= {
         *("agreements", "checkpoints", "consent_leaves", "consents", "cosignatures", "log_entries"),
         *("log_nodes", "receipts", "refusals", "run_inputs", "subjects", "subtree_leaves", "terms"),
-        *("schema_version", "witnessed"),
+        *("schema_version", "witnessed", "agreement_notices", "users", "proposals"),
     }
     changes = (
         (f"{table.name}.{column.name}", update(table).where(where).values({column: value}))

@@ -25,7 +25,7 @@ from compliance.register import (
     agreements,
     every,
     find,
-    in_force,
+    latest_signed,
     one,
     unsigned,
 )
@@ -53,7 +53,7 @@ def test_an_agreement_is_in_force_once_both_have_signed(bank, partner):
     sign_agreement(bank, partner)
     for side, other in ((bank, partner), (partner, bank)):
         with read(side.engine) as conn:
-            agreement = in_force(conn, "credit-2026", side.register(other).keys)
+            agreement = latest_signed(conn, "credit-2026", side.register(other).keys)
             assert agreement == AGREEMENT
             assert agreement.document == AGREEMENT.document
             assert [held.state for held in every(conn)] == [SIGNED]
@@ -80,15 +80,15 @@ def test_nothing_is_in_force_without_both_signatures(bank, partner):
     register = bank.register(partner)
     with write(bank.engine) as conn:
         with pytest.raises(AgreementUnknown):
-            in_force(conn, "credit-2026", register.keys)
+            latest_signed(conn, "credit-2026", register.keys)
         held = register.propose(conn, AGREEMENT, by="wang", time=NOW)
         assert (held.state, held.proposed_by) == (PROPOSED, "wang")
         with pytest.raises(AgreementUnsigned, match="of bank and partner is missing"):
-            in_force(conn, "credit-2026", register.keys)
+            latest_signed(conn, "credit-2026", register.keys)
         held = register.sign(conn, held, bank.key, by="li", time=NOW)
         assert unsigned(held, register.keys) == ["partner"]
         with pytest.raises(AgreementUnsigned, match="of partner is missing"):
-            in_force(conn, "credit-2026", register.keys)
+            latest_signed(conn, "credit-2026", register.keys)
 
 
 def test_an_older_version_stays_in_force_until_the_newer_is_signed(bank, partner):
@@ -97,7 +97,7 @@ def test_an_older_version_stays_in_force_until_the_newer_is_signed(bank, partner
     newer = Agreement.from_yaml(YAML.replace("version: 1", "version: 2"))
     with write(bank.engine) as conn:
         register.propose(conn, newer, by="wang", time=NOW)
-        assert in_force(conn, "credit-2026", register.keys).version == 1
+        assert latest_signed(conn, "credit-2026", register.keys).version == 1
         assert find(conn, "credit-2026").agreement.version == 2
         assert find(conn, "credit-2026", 1).state == SIGNED
         with pytest.raises(AgreementUnknown, match="version 3"):
@@ -196,7 +196,7 @@ def test_each_use_verifies_both_signatures(bank, partner):
         with write(bank.engine) as conn:
             conn.execute(update(agreements).values(envelope=envelope.to_json()))
         with read(bank.engine) as conn:
-            in_force(conn, "credit-2026", register.keys)
+            latest_signed(conn, "credit-2026", register.keys)
 
     with pytest.raises(AgreementBroken, match="does not hold"):
         stored(replace(whole, signatures={**whole.signatures, partner.key.keyid: bytes(64)}))
@@ -213,10 +213,10 @@ def test_a_key_that_is_no_longer_pinned_signs_nothing(bank, partner):
     sign_agreement(bank, partner)
     keys = {**bank.register(partner).keys, "partner": SigningKey.generate().public}
     with read(bank.engine) as conn, pytest.raises(AgreementUnsigned, match="of partner"):
-        in_force(conn, "credit-2026", keys)
+        latest_signed(conn, "credit-2026", keys)
     del keys["partner"]
     with read(bank.engine) as conn, pytest.raises(AgreementUnsigned, match="of partner"):
-        in_force(conn, "credit-2026", keys)
+        latest_signed(conn, "credit-2026", keys)
 
 
 def test_the_log_names_the_document_and_the_key(bank, partner):

@@ -51,5 +51,5 @@ def test_who_signs_has_a_name_even_without_one(
     for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr("os.getuid", lambda: 4_000_000_000)
-    agreements.propose(bank, document(tmp_path, 1))
+    agreements.propose(Node.open(bank.home), document(tmp_path, 1))
     assert agreements.find(bank, "offers").proposed_by == "user 4000000000"

@@ -21,10 +21,12 @@ class StatusReply(_message.Message):
     def __init__(self, name: _Optional[str] = ..., address: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
 
 class JobRequest(_message.Message):
-    __slots__ = ("job_yaml",)
+    __slots__ = ("job_yaml", "asked_entry")
     JOB_YAML_FIELD_NUMBER: _ClassVar[int]
+    ASKED_ENTRY_FIELD_NUMBER: _ClassVar[int]
     job_yaml: str
-    def __init__(self, job_yaml: _Optional[str] = ...) -> None: ...
+    asked_entry: int
+    def __init__(self, job_yaml: _Optional[str] = ..., asked_entry: _Optional[int] = ...) -> None: ...
 
 class CancelRequest(_message.Message):
     __slots__ = ("run",)

@@ -70,7 +70,8 @@ class PeerServicer:
         raise NotImplementedError('Method not implemented!')
 
     def OfferAgreement(self, request, context):
-        """Offers an agreement, or one's signature under it.
+        """Offers an agreement, one's signature under it, or a notice that it is suspended, resumed or
+        terminated; the answer acknowledges.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

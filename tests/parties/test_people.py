@@ -1,0 +1,291 @@
+"""Users, four eyes and reads at a node, and how an agreement ends, between two that serve."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import make
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from ready import (
+    AGREEMENT,
+    agree,
+    consent_table,
+    import_consents,
+    job,
+    paused,
+    phones,
+)
+from typer.testing import CliRunner
+
+from compliance.errors import (
+    AgreementRefusal,
+    AgreementUnsigned,
+    KeyFileError,
+    MustSign,
+    NotAllowed,
+    NoticeRefused,
+    TwoPeople,
+    UserConflict,
+    WrongUserKey,
+)
+from compliance.people import Proposal
+from compliance.signing import SigningKey
+from parties import agreements, audits, consents, people, session
+from parties.cli import app
+from parties.node import Node
+
+PASSPHRASE = "correct horse battery"
+
+
+@pytest.fixture
+def lone(tmp_path: Path) -> Node:
+    return make(tmp_path, "lone")
+
+
+def as_user(node: Node, name: str) -> Node:
+    """The node as a command of that user opens it."""
+    opened = Node.open(node.home)
+    opened.actor = people.actor(node.home, name, None, None)
+    return opened
+
+
+def staff(node: Node) -> None:
+    people.add(node, "li", "officer")
+    li = as_user(node, "li")
+    people.add(li, "wang", "engineer")
+    people.add(li, "audra", "auditor")
+    people.add(li, "he", "officer")
+
+
+def document(folder: Path, version: int = 1) -> Path:
+    path = folder / f"agreement-{version}.yaml"
+    path.write_text(AGREEMENT.format(version=version, partner_learns="size"))
+    return path
+
+
+def entries(node: Node) -> list[dict]:
+    with node.reading() as conn:
+        return [json.loads(entry.leaf) for entry in node.log.entries(conn)]
+
+
+def refused_by(node: Node) -> str:
+    with pytest.raises(AgreementRefusal) as error:
+        agreements.in_force(node, "offers")
+    return error.value.clause
+
+
+def test_the_institutions_signature_takes_two_on_either_side(
+    paired: tuple[Node, Node], tmp_path: Path
+) -> None:
+    bank, shop = paired
+    for node in paired:
+        staff(node)
+    with pytest.raises(MustSign):
+        agreements.propose(bank, document(tmp_path))
+    with pytest.raises(NotAllowed):
+        agreements.propose(as_user(bank, "audra"), document(tmp_path))
+    agreements.propose(as_user(bank, "wang"), document(tmp_path))
+    assert agreements.every(shop) == [], "nothing was offered yet"
+    (waiting,) = agreements.waiting(bank, "offers")
+    for name, error in (("wang", TwoPeople), ("audra", NotAllowed)):
+        with pytest.raises(error):
+            people.approve(as_user(bank, name), waiting.id)
+    people.approve(as_user(bank, "li"), waiting.id)
+    assert agreements.unsigned(bank, agreements.find(bank, "offers")) == ["shop"]
+
+    agreements.sign(as_user(shop, "li"), "offers")
+    with pytest.raises(AgreementUnsigned):
+        agreements.in_force(bank, "offers")
+    (theirs,) = agreements.waiting(shop, "offers")
+    with pytest.raises(TwoPeople):
+        people.approve(as_user(shop, "li"), theirs.id)
+    people.approve(as_user(shop, "he"), theirs.id)
+    assert agreements.in_force(bank, "offers") == agreements.in_force(shop, "offers")
+    for node in paired:
+        verdict, _ = audits.verify(as_user(node, "audra"))
+        assert verdict.ok, verdict.report.findings
+
+
+def test_what_was_refused_is_not_signed(paired: tuple[Node, Node], tmp_path: Path) -> None:
+    bank, _ = paired
+    staff(bank)
+    agreements.propose(as_user(bank, "li"), document(tmp_path))
+    (waiting,) = agreements.waiting(bank, "offers")
+    people.refuse(as_user(bank, "he"), waiting.id, "too wide")
+    assert agreements.waiting(bank, "offers") == []
+    assert len(agreements.unsigned(bank, agreements.find(bank, "offers"))) == 2
+    refused = entries(bank)[-1]
+    assert (refused["type"], refused["by"], refused["reason"]) == (
+        *("proposal.refused", "he", "too wide"),
+    )
+
+
+def test_suspending_is_one_officers_resuming_takes_two(
+    paired: tuple[Node, Node], tmp_path: Path
+) -> None:
+    bank, shop = paired
+    agree(bank, shop)
+    staff(bank)
+    with pytest.raises(NotAllowed):
+        agreements.declare(as_user(bank, "wang"), "offers", "suspended", "a complaint")
+    agreements.declare(as_user(bank, "li"), "offers", "suspended", "a complaint")
+    assert [refused_by(node) for node in paired] == ["suspended", "suspended"]
+    waiting = agreements.declare(as_user(bank, "li"), "offers", "resumed", "settled")
+    assert isinstance(waiting, Proposal)
+    assert refused_by(shop) == "suspended"
+    people.approve(as_user(bank, "he"), waiting.id)
+    for node in paired:
+        assert agreements.in_force(node, "offers").version == 1
+        assert all(len(one.envelope.signatures) == 2 for one in agreements.notices(node, "offers"))
+
+
+def test_what_is_terminated_takes_no_new_version(paired: tuple[Node, Node], tmp_path: Path) -> None:
+    bank, shop = paired
+    agree(bank, shop)
+    agreements.declare(shop, "offers", "terminated", "over")
+    assert [refused_by(node) for node in paired] == ["terminated", "terminated"]
+    with pytest.raises(NoticeRefused):
+        agreements.propose(bank, document(tmp_path, 2))
+
+
+def test_a_suspension_during_a_run_is_honoured_at_release(ready: tuple[Node, Node]) -> None:
+    bank, shop = ready
+    with paused(bank, "overlap", "sign intent") as (running, _):
+        agreements.declare(shop, "offers", "suspended", "a complaint")
+    assert running.error is not None
+    assert running.report is None
+    assert "suspended" in running.error.message
+
+
+def test_what_an_auditor_looks_at_is_an_entry(paired: tuple[Node, Node]) -> None:
+    bank, _ = paired
+    staff(bank)
+    with pytest.raises(MustSign):
+        audits.verify(bank)
+    people.read(as_user(bank, "audra"), "person", run="7")
+    last = entries(bank)[-1]
+    assert (last["type"], last["read"], last["by"], last["run"]) == (
+        *("audit.read", "person", "audra", "7"),
+    )
+
+
+def test_consents_and_jobs_are_for_whom_the_role_allows(lone: Node, tmp_path: Path) -> None:
+    staff(lone)
+    with pytest.raises(MustSign):
+        import_consents(lone, consent_table(phones(0, 3), "shop", "profile"))
+    table = consent_table(phones(0, 3), "shop", "profile")
+    path = tmp_path / "consents.csv"
+    table.to_csv(path, index=False)
+    with pytest.raises(NotAllowed):
+        consents.import_file(as_user(lone, "audra"), path)
+    consents.import_file(as_user(lone, "wang"), path)
+    assert entries(lone)[-1]["by"] == "wang"
+
+    text = job("overlap")
+    assert people.ask_job(as_user(lone, "wang"), text) is not None
+    for name in ("li", "audra"):
+        with pytest.raises(NotAllowed):
+            people.ask_job(as_user(lone, name), text)
+
+
+def test_a_job_that_was_asked_for_runs_once(lone: Node) -> None:
+    text = job("overlap")
+    people.check_asked(lone, text, None)
+    staff(lone)
+    for index in (None, 0, 10_000):
+        with pytest.raises(MustSign, match="no engineer has signed"):
+            people.check_asked(lone, text, index)
+    index = people.ask_job(as_user(lone, "wang"), text)
+    with pytest.raises(MustSign):
+        people.check_asked(lone, job("intersect"), index)
+    people.check_asked(lone, text, index)
+    with pytest.raises(MustSign):
+        people.check_asked(lone, text, index)
+
+
+def test_a_key_may_be_kept_elsewhere_under_a_passphrase(lone: Node, tmp_path: Path) -> None:
+    path = tmp_path / "li.pem"
+    with pytest.raises(KeyFileError, match="at least 12"):
+        people.add(lone, "li", "officer", new_key=path, passphrase="short")
+    assert people.everyone(lone) == []
+    people.add(lone, "li", "officer", new_key=path, passphrase=PASSPHRASE)
+    assert path.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(MustSign):
+        people.actor(lone.home, "li", None, None)
+    for passphrase in (None, "wrong passphrase"):
+        with pytest.raises(KeyFileError):
+            people.actor(lone.home, "li", path, passphrase)
+    lone.actor = people.actor(lone.home, "li", path, PASSPHRASE)
+    people.add(lone, "wang", "engineer")
+    for name in ("", "../li", "li wang", "x" * 64, "é"):
+        with pytest.raises(UserConflict):
+            people.add(lone, name, "engineer")
+
+
+def test_only_the_public_part_may_be_given(lone: Node, tmp_path: Path) -> None:
+    key = Ed25519PrivateKey.generate()
+    path = tmp_path / "public.pem"
+    path.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    assert people.add(lone, "li", "officer", public_key=path) == (None, None)
+    SigningKey(key).save(tmp_path / "li.pem")
+    SigningKey.generate().save(tmp_path / "other.pem")
+    lone.actor = people.actor(lone.home, "li", tmp_path / "li.pem", None)
+    people.read(lone, "audit.log")
+    lone.actor = people.actor(lone.home, "li", tmp_path / "other.pem", None)
+    with pytest.raises(WrongUserKey):
+        people.read(lone, "audit.log")
+    path.write_text("no key")
+    with pytest.raises(KeyFileError, match="no public key"):
+        people.add(lone, "he", "officer", public_key=path)
+
+
+# The commands
+
+
+def command(*words: object, env: dict[str, str] | None = None) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [str(word) for word in words], env=env)
+    return result.exit_code, result.output
+
+
+def test_the_commands_name_who_acts_by_option_or_environment(lone: Node, tmp_path: Path) -> None:
+    home, key = lone.home.path, tmp_path / "li.pem"
+    assert "first user has to be" in command("user", "add", home, "wang", "--role", "engineer")[1]
+    assert command("user", "add", home, "li", "--role", "officer", "--new-key", key)[0] == 0
+    status, said = command("user", "add", home, "he", "--role", "officer")
+    assert (status, "E320" in said) == (1, True)
+    assert (
+        command("user", "add", home, "he", "--role", "officer", "--as", "li", "--key", key)[0] == 0
+    )
+    env = {"CONCORDAT_USER": "li", "CONCORDAT_KEY": str(key)}
+    status, said = command("user", "add", home, "audra", "--role", "auditor", env=env)
+    assert (status, "It waits for another officer" in said) == (0, True)
+    listed = json.loads(command("proposal", "list", home, "--json")[1])
+    assert [(one["act"], one["proposed_by"]) for one in listed] == [("user.added", "li")]
+    assert "E323" in command("proposal", "approve", home, listed[0]["id"], env=env)[1]
+    assert command("proposal", "approve", home, listed[0]["id"][:8], "--as", "he")[0] == 0
+    users = json.loads(command("user", "list", home, "--json")[1])
+    assert [user["name"] for user in users] == ["audra", "he", "li"]
+    assert command("audit", "verify", home, "--offline")[0] == 1
+    assert command("audit", "verify", home, "--offline", "--as", "audra")[0] == 0
+    assert "audit.verify" in command("audit", "log", home, "--as", "audra")[1]
+
+
+def test_versions_are_compared_in_words(paired: tuple[Node, Node], tmp_path: Path) -> None:
+    bank, shop = paired
+    agree(bank, shop)
+    home = bank.home.path
+    assert "no version of offers before" in command("agreement", "diff", home, "offers")[1]
+    path = document(tmp_path, 2)
+    path.write_text(path.read_text().replace("runs_per_day: 1000", "runs_per_day: 10"))
+    agreements.propose(bank, path)
+    status, said = command("agreement", "diff", home, "offers")
+    assert status == 0
+    assert "from version 1 to 2" in said
+    assert "runs a day at most: was 1000, is now 10" in said
+
+
+def test_a_session_needs_no_user_where_there_are_none(ready: tuple[Node, Node]) -> None:
+    bank, _ = ready
+    report = session.run_job(bank, job("overlap"), lambda *_: None, session.Control())
+    assert report["state"] == "completed"
