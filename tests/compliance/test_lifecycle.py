@@ -21,8 +21,8 @@ NAME = "credit-2026"
 
 
 @pytest.fixture
-def sides(tmp_path):
-    bank, partner = (Institution.create(tmp_path, name) for name in ("bank", "partner"))
+def sides(new_store):
+    bank, partner = (Institution.create(new_store, name) for name in ("bank", "partner"))
     sign_agreement(bank, partner)
     return bank, partner
 

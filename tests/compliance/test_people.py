@@ -30,8 +30,8 @@ KEYS = {name: SigningKey.generate() for name in NAMES}
 
 
 @pytest.fixture
-def bank(tmp_path):
-    return Institution.create(tmp_path, "bank")
+def bank(new_store):
+    return Institution.create(new_store, "bank")
 
 
 @pytest.fixture
