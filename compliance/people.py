@@ -68,6 +68,12 @@ _MAY: dict[str, frozenset[str]] = {
     "agreement.resumed": _STAFF,
     "agreement.terminated": _STAFF,
     "consent.import": _STAFF,
+    "consent.given": _STAFF,
+    "consent.renewed": _STAFF,
+    "consent.refused": _STAFF,
+    "consent.withdrawn": _STAFF,
+    "consent.revoked": _STAFF,
+    "consent.invalidated": _STAFF,
     "job.asked": frozenset({"engineer"}),
     "audit.read": frozenset(ROLES),
 }

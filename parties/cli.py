@@ -350,7 +350,7 @@ def _whom(home: Path, **identifiers: str | None) -> tuple[Node, str]:
             "Give one of --phone, --email, --resident-id and --company-code.",
         )
     ((kind, value),) = given.items()
-    opened = Node.open(Home(home))
+    opened = _open(home)
     text = sys.stdin.readline(1024).strip() if value == "-" else value
     return opened, consents.subject_of(opened, kind, text)
 
@@ -372,7 +372,7 @@ def _changed(changes: list[dict[str, Any]], *, as_json: bool) -> None:
 
 
 @consent.command()
-@_verb
+@_act
 def grant(
     home: HomePath,
     *,
@@ -406,7 +406,7 @@ def grant(
 
 
 @consent.command("renew")
-@_verb
+@_act
 def renew_consent(
     home: HomePath,
     *,
@@ -434,7 +434,7 @@ def renew_consent(
 
 
 @consent.command()
-@_verb
+@_act
 def refuse(
     home: HomePath,
     *,
@@ -457,7 +457,7 @@ def refuse(
 
 
 @consent.command()
-@_verb
+@_act
 def withdraw(
     home: HomePath,
     *,
@@ -510,7 +510,7 @@ def propose(
 
 
 AgreementId = Annotated[str, typer.Argument(metavar="AGREEMENT", help="Its name.")]
-Reason = Annotated[str, typer.Option(help="Why, in a few words; without personal data.")]
+Why = Annotated[str, typer.Option(help="Why, in a few words; without personal data.")]
 
 
 @agreement.command()
@@ -543,7 +543,7 @@ def approve_agreement(
     home: HomePath,
     agreement_id: AgreementId,
     version: Annotated[int | None, typer.Option(help="Which version, if several wait.")] = None,
-    reason: Reason = "",
+    reason: Why = "",
 ) -> None:
     """Approve what waits about an agreement, as another officer than proposed it."""
     opened = _open(home)
@@ -556,7 +556,7 @@ def approve_agreement(
 def refuse_agreement(
     home: HomePath,
     agreement_id: AgreementId,
-    reason: Reason,
+    reason: Why,
     version: Annotated[int | None, typer.Option(help="Which version, if several wait.")] = None,
 ) -> None:
     """Refuse what waits about an agreement."""
@@ -578,21 +578,21 @@ def _the_one(opened: Node, name: str, version: int | None) -> str:
 
 @agreement.command()
 @_act
-def suspend(home: HomePath, agreement_id: AgreementId, reason: Reason) -> None:
+def suspend(home: HomePath, agreement_id: AgreementId, reason: Why) -> None:
     """Suspend an agreement at once: no job runs under it. The partner is told."""
     _declare(home, agreement_id, SUSPENDED, reason)
 
 
 @agreement.command()
 @_act
-def resume(home: HomePath, agreement_id: AgreementId, reason: Reason = "") -> None:
+def resume(home: HomePath, agreement_id: AgreementId, reason: Why = "") -> None:
     """Lift this institution's suspension of an agreement. The partner is told."""
     _declare(home, agreement_id, RESUMED, reason)
 
 
 @agreement.command()
 @_act
-def terminate(home: HomePath, agreement_id: AgreementId, reason: Reason) -> None:
+def terminate(home: HomePath, agreement_id: AgreementId, reason: Why) -> None:
     """End an agreement for good, in all its versions. The partner is told."""
     _declare(home, agreement_id, TERMINATED, reason)
 
@@ -892,7 +892,7 @@ def list_proposals(
 
 @proposal.command("approve")
 @_act
-def approve_proposal(home: HomePath, proposal_id: ProposalId, reason: Reason = "") -> None:
+def approve_proposal(home: HomePath, proposal_id: ProposalId, reason: Why = "") -> None:
     """Approve a proposal as another officer than made it; it is carried out at once."""
     approved = people.approve(_open(home), proposal_id, reason)
     out.print(f"Approved: {escape(_in_words(approved))}.")
@@ -900,7 +900,7 @@ def approve_proposal(home: HomePath, proposal_id: ProposalId, reason: Reason = "
 
 @proposal.command("refuse")
 @_act
-def refuse_proposal(home: HomePath, proposal_id: ProposalId, reason: Reason) -> None:
+def refuse_proposal(home: HomePath, proposal_id: ProposalId, reason: Why) -> None:
     """Refuse a proposal, as an officer or as whoever made it."""
     refused = people.refuse(_open(home), proposal_id, reason)
     out.print(f"Refused: {escape(_in_words(refused))}.")

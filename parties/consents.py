@@ -150,8 +150,9 @@ def withdraw(node: Node, subject: str, said: Said, by: str = "") -> list[dict[st
 
 def _change(node: Node, change: Callable[[Changes], Change | list[Change]]) -> list[dict[str, Any]]:
     with node.writing() as conn:
-        done = change(Changes(conn, node.log, node.vault_keys, node.now()))
-        node.log.checkpoint(conn)
+        log = people.acting(conn, node.log, node.actor)
+        done = change(Changes(conn, log, node.vault_keys, node.now()))
+        log.checkpoint(conn)
     return [one.to_json() for one in (done if isinstance(done, list) else [done])]
 
 
