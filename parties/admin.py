@@ -217,10 +217,16 @@ def cancel(home: Home, run: str) -> str:
         return str(stub.CancelRun(admin_pb2.CancelRequest(run=run), timeout=30).run)
 
 
-def run_job(node: Node, job_file: Path, output: Path | None, console: Console) -> dict[str, Any]:
+def run_job(
+    home: Home,
+    job_file: Path,
+    output: Path | None,
+    console: Console,
+    ask: Callable[[str], int | None] = lambda _: None,
+) -> dict[str, Any]:
     """Preview, run with progress, report. Ctrl-C cancels on both sides.
 
-    On a node with users the one who acts signs for the job first.
+    ask: signs for the job on a node with users, and gives the entry's index: `people.ask_job`.
     """
     try:
         with job_file.open("rb") as file:
@@ -230,7 +236,6 @@ def run_job(node: Node, job_file: Path, output: Path | None, console: Console) -
             f"The job file {job_file} cannot be read.", "Check its name; it must be UTF-8 YAML."
         ) from error
     request = admin_pb2.JobRequest(job_yaml=text)
-    home = node.home
     limits = home.config().limits
     with _stub(home) as stub:
         preview = stub.PreviewJob(request, timeout=60)
@@ -241,7 +246,7 @@ def run_job(node: Node, job_file: Path, output: Path | None, console: Console) -
         for disclosure in preview.disclosures:
             for learns in disclosure.learns:
                 console.print(f"  {disclosure.party} learns: {escape(learns)}")
-        asked = people.ask_job(node, text)
+        asked = ask(text)
         if asked is not None:
             request.asked_entry = asked
         seconds = session.ATTEMPTS * (limits.run_seconds + 60)

@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping
-from functools import wraps
+from functools import partial, wraps
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec
@@ -680,7 +680,9 @@ def run_job(
     as_json: AsJson = False,
 ) -> None:
     """Run a job: shows what each side will learn, progress, the result and its receipt."""
-    report = admin.run_job(_open(home), file, output, err if as_json else out)
+    opened = _open(home)
+    ask = partial(people.ask_job, opened)
+    report = admin.run_job(opened.home, file, output, err if as_json else out, ask)
     if as_json:
         print(json.dumps(report))
 
