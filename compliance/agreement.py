@@ -38,7 +38,8 @@ Token = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,128}$")]
 IdentifierKind = Literal["phone", "resident_id", "email", "company_code"]
 Statistic = Literal["count", "sum", "mean", "variance", "share", "histogram"]
-JobKind = Literal["overlap", "intersect", "insight"]
+JobKind = Literal["overlap", "intersect", "insight", "lookup", "score"]
+Path = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,1024}$")]
 
 
 def _time(value: object) -> datetime:
@@ -257,12 +258,41 @@ class Insight(_Model):
         return self
 
 
+class _Tabled(_Model):
+    """A job that asks a table of the partner's for people by name.
+
+    people_per_day: how many may be asked for in 24 hours, repeats included. epoch_hours: how long
+    the partner's table, and the scalar it was made with, may last.
+    """
+
+    features: Annotated[tuple[Token, ...], Field(min_length=1, max_length=256)]
+    people_per_day: Annotated[int, Field(ge=1, le=100_000_000)]
+    epoch_hours: Annotated[int, Field(ge=1, le=24)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _check_distinct(self.features, "features")
+        return self
+
+
+class Lookup(_Tabled):
+    """The values of these features for the people the bank names."""
+
+
+class Score(_Tabled):
+    """A scorecard of the bank's over these features; their bins are those of a histogram."""
+
+    key_bits: Literal[2048, 3072]
+
+
 class Jobs(_Model):
     """The jobs the agreement allows, with their parameters; one left out is not allowed."""
 
     overlap: Overlap | None = None
     intersect: Intersect | None = None
     insight: Insight | None = None
+    lookup: Lookup | None = None
+    score: Score | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -376,6 +406,13 @@ class Agreement(_Document):
             raise ValueError("data: both sides should use the same identifier")
         if self.jobs.insight and not (self.segmentation and self.data.partner.features):
             raise ValueError("jobs.insight: needs segmentation and data.partner.features")
+        for name, terms in (("lookup", self.jobs.lookup), ("score", self.jobs.score)):
+            for feature in terms.features if terms else ():
+                known = self.data.partner.features.get(feature)
+                if known is None:
+                    raise ValueError(f"jobs.{name}.features: {feature} is no feature of the data")
+                if name == "score" and not known.bins:
+                    raise ValueError(f"jobs.score.features: {feature} has no bins")
         if math.prod(len(axis.labels) for axis in self.segmentation) > MAX_SEGMENTS:
             raise ValueError(f"segmentation: makes more than {MAX_SEGMENTS} segments")
         _check_distinct([axis.label for axis in self.segmentation], "segmentation: labels")
@@ -385,8 +422,18 @@ class Agreement(_Document):
 # The job
 
 
+class Watch(_Model):
+    """An early warning: who has lost more points than this since the last run."""
+
+    fell_by: Number
+
+
 class Job(_Document):
-    """What one run is asked to do. Raises JobInvalid (E302) when read."""
+    """What one run is asked to do. Raises JobInvalid (E302) when read.
+
+    What lies at the bank is not part of what is shared: the file of the people to ask for, the
+    scorecard, and what is made of the scores.
+    """
 
     invalid = JobInvalid
     noun = "job"
@@ -395,9 +442,16 @@ class Job(_Document):
     agreement: Token
     purpose: Token
     features: Annotated[dict[Token, tuple[Statistic, ...]], Field(max_length=256)] = {}
+    people: Path | None = None
+    scorecard: Path | None = None
+    watch: Watch | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.people is not None and self.job not in {"lookup", "score"}:
+            raise ValueError("people: only a lookup or a score names people")
+        if self.job != "score" and (self.scorecard is not None or self.watch is not None):
+            raise ValueError("scorecard, watch: only a score has them")
         if (self.job == "insight") != bool(self.features):
             raise ValueError("features: an insight names at least one, another job names none")
         for name, statistics in self.features.items():
@@ -409,7 +463,8 @@ class Job(_Document):
     @property
     def shared(self) -> bytes:
         """Canonical JSON of the job as both sides know it."""
-        return canonical(self.model_dump(mode="json", exclude_defaults=True))
+        own = {"people", "scorecard", "watch"}
+        return canonical(self.model_dump(mode="json", exclude=own, exclude_defaults=True))
 
 
 Clauses = Iterator[tuple[str, str]]  # what refuses a job: the clause's path, and why
@@ -427,7 +482,7 @@ def permits(
     for found in (
         _outside_validity(agreement, now),
         _not_named(agreement, job),
-        _beyond_limits(agreement.limits, job, runs),
+        _beyond_limits(agreement, job, runs),
     ):
         for clause, why in found:
             raise AgreementRefusal(*agreement.named, clause, why)
@@ -468,9 +523,15 @@ def _not_named(agreement: Agreement, job: Job) -> Clauses:
             yield clause, "its range is too wide for a variance to be exact"
 
 
-def _beyond_limits(limits: Limits, job: Job, runs: Callable[[timedelta], int]) -> Clauses:
-    if limits.features_per_job is not None and len(job.features) > limits.features_per_job:
-        yield "limits.features_per_job", f"the job names {len(job.features)} features"
+def _features(terms: object, job: Job) -> int:
+    return len(terms.features if isinstance(terms, _Tabled) else job.features)
+
+
+def _beyond_limits(agreement: Agreement, job: Job, runs: Callable[[timedelta], int]) -> Clauses:
+    limits, terms = agreement.limits, getattr(agreement.jobs, job.job)
+    most = limits.features_per_job
+    if most is not None and (count := _features(terms, job)) > most:
+        yield "limits.features_per_job", f"the job uses {count} features"
     for name, (window, words) in _WINDOWS.items():
         limit = getattr(limits, name)
         if limit is not None and (started := runs(window)) >= limit:
@@ -483,7 +544,10 @@ def _beyond_limits(limits: Limits, job: Job, runs: Callable[[timedelta], int]) -
         yield "limits.hours_between_runs", f"a run was started in the last {hours} hours"
 
 
-def disclosure(agreement: Agreement, job: Job) -> dict[str, list[str]]:
+Disclosure = dict[str, list[str]]
+
+
+def disclosure(agreement: Agreement, job: Job) -> Disclosure:
     """What each party learns from a job that `permits` lets through, by the party's name."""
     bank, partner = agreement.parties.bank, agreement.parties.partner
     sizes = {bank: f"the size of {partner}'s set", partner: f"the size of {bank}'s set"}
@@ -520,6 +584,25 @@ def disclosure(agreement: Agreement, job: Job) -> dict[str, list[str]]:
                     "names, and never who is in them",
                 ],
             }
+        case "lookup" | "score":
+            return _disclosure_by_name(agreement, job.job)
+
+
+def _disclosure_by_name(agreement: Agreement, kind: Literal["lookup", "score"]) -> Disclosure:
+    bank, partner = agreement.parties.bank, agreement.parties.partner
+    terms = getattr(agreement.jobs, kind)
+    names = ", ".join(terms.features) if terms else ""
+    asked = f"how many people {bank} asks for, and never who"
+    whom = f"of the people it asks for: who is in {partner}'s set, and of those"
+    if kind == "lookup":
+        return {bank: [f"the size of {partner}'s set", f"{whom} {names}"], partner: [asked]}
+    return {
+        bank: [
+            f"the size of {partner}'s set",
+            f"{whom} the score; with points chosen for it, also which bins they are in of {names}",
+        ],
+        partner: [asked, "neither points nor which bins have any"],
+    }
 
 
 # Reading

@@ -5,7 +5,7 @@ is left out and counted under the reason nearest to being let in. What is not cl
 not allowed.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from secrets import token_bytes
@@ -14,7 +14,7 @@ from typing import Literal, Self
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sqlalchemy import Column, Connection, LargeBinary, String, Table, insert, select
+from sqlalchemy import Column, Connection, LargeBinary, String, Table, func, insert, select
 
 from compliance.agreement import Agreement
 from compliance.batch import (
@@ -30,15 +30,26 @@ from compliance.batch import (
     sorted_rows,
 )
 from compliance.canonical import canonical
-from compliance.consent import ENDED, GRANTED, consents, terms
+from compliance.consent import ENDED, GRANTED, NEVER, consents, terms
 from compliance.errors import ConsentChanged, NobodyEligible
-from compliance.log import Log
+from compliance.log import Log, log_entries
 from compliance.note import Checkpoint
 from compliance.store import metadata
 from compliance.vault import VaultKeys, subjects
 from federated import _native
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+# Entries of the log that say nothing of who may be in a run.
+_WITHOUT_EFFECT = (
+    "job.refused",
+    "run.completion",
+    "run.ended",
+    "run.intent",
+    "run.release",
+    "score.card",
+    "score.watch",
+)
 
 
 class Standing(IntEnum):
@@ -110,6 +121,7 @@ class Decision:
     leaves: U8  # (k, 32), sorted: HMAC(salt, reference)
     root: bytes  # RFC 6962 tree head over the leaves
     checkpoint: Checkpoint
+    settled: tuple[int, int] = (0, 0)  # from and until when time alone changes nothing of it
 
     @property
     def size(self) -> int:
@@ -152,14 +164,71 @@ def confirm(conn: Connection, decision: Decision, *, now: datetime) -> None:
 
     In the transaction that logs the release, so that what is true here is true there.
     """
-    people = decision.people
-    found = _standing(conn, from_bytes(people["subject"], 32), decision.scope, now)
-    # Whoever was erased and came back is not the person who was asked.
-    gone = (found["standing"] != Standing.LIVE).to_numpy() | (
-        found["id"].to_numpy() != people["id"]
-    )
+    gone = ~still(conn, decision, now=now)
     if gone.any():
         raise ConsentChanged(int(gone.sum()))
+
+
+def still(conn: Connection, decision: Decision, *, now: datetime) -> NDArray[np.bool_]:
+    """Who of the people in a decision may still be in the run: bool (k,)."""
+    people = decision.people
+    if _nothing_changed(conn, decision, now):
+        return np.ones(len(people), np.bool_)
+    found = _standing(conn, from_bytes(people["subject"], 32), decision.scope, now)
+    # Whoever was erased and came back is not the person who was asked.
+    same: NDArray[np.bool_] = found["id"].to_numpy() == people["id"].to_numpy()
+    return same & (found["standing"] == Standing.LIVE).to_numpy()
+
+
+def narrowed(
+    conn: Connection, log: Log, decision: Decision, stays: NDArray[np.bool_], *, now: datetime
+) -> Decision:
+    """The decision without whom `still` no longer names, as of a new checkpoint, and settled.
+
+    A settled decision is confirmed without a look at its people, as long as the log has no entry
+    that could matter and no consent in the store begins or ends. In a write transaction, that of
+    `decide` or `still`. Raises NobodyEligible (E401).
+    """
+    if not stays.any():
+        raise NobodyEligible({**decision.excluded, "no longer": len(stays)})
+    if not stays.all():
+        references = decision.references[stays]
+        leaves = sorted_rows(_native.hmac_sha256(decision.salt, *joined_rows(references)))
+        decision = replace(
+            decision,
+            people=decision.people[stays],
+            references=references,
+            leaves=leaves,
+            root=_native.merkle_root(*joined_rows(leaves)),
+        )
+    instant = _microseconds(now)
+    return replace(
+        decision,
+        checkpoint=log.checkpoint(conn),
+        settled=(instant, _next_change(conn, instant)),
+    )
+
+
+def _nothing_changed(conn: Connection, decision: Decision, now: datetime) -> bool:
+    start, end = decision.settled
+    if not start <= _microseconds(now) < end:
+        return False
+    entry = log_entries.c
+    since = entry.index >= decision.checkpoint.size
+    query = select(entry.index).where(since, entry.type.not_in(_WITHOUT_EFFECT)).limit(1)
+    return conn.execute(query).first() is None
+
+
+def _next_change(conn: Connection, instant: int) -> int:
+    """When the next of all consents begins or ends by itself."""
+    columns = (consents.c.granted_at, consents.c.expires_at, consents.c.withdrawn_at)
+    queries = (select(func.min(column)).where(column > instant) for column in columns)
+    found = (conn.execute(query).scalar_one_or_none() for query in queries)
+    return min((int(time) for time in found if time is not None), default=NEVER)
+
+
+def _microseconds(time: datetime) -> int:
+    return (time - EPOCH) // timedelta(microseconds=1)
 
 
 def admit(conn: Connection, run: str, decision: Decision) -> None:
@@ -236,7 +305,7 @@ def _of_terms(conn: Connection, scope: Scope) -> pd.Series:
 
 def _of_consents(held: pd.DataFrame, allowed: pd.Series, now: datetime) -> I64:
     """The standing of each consent at a time: live only if everything says so."""
-    instant = (now - EPOCH) // timedelta(microseconds=1)
+    instant = _microseconds(now)
     best = held["terms"].map(allowed)
     standing: I64 = np.select(
         [

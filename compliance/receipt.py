@@ -301,6 +301,16 @@ def runs_started_since(conn: Connection, agreement: str, since: datetime) -> int
     return int(conn.execute(query).scalar_one())
 
 
+def people_asked_since(conn: Connection, agreement: str, job: str, since: datetime) -> int:
+    """How many people the bank has put into runs of a kind of job, repeats included."""
+    table = receipts.c
+    query = select(table.envelope).where(
+        table.agreement == agreement, table.kind == "intent", table.time >= timestamp(since)
+    )
+    started = (_read(Envelope.from_json(data))[1] for data in conn.execute(query).scalars())
+    return sum(int(run["bank"]["inputs"]["size"]) for run in started if run["job"]["job"] == job)
+
+
 def run_of(envelope: Envelope) -> tuple[str, Kind]:
     """The run that a receipt, as anyone shows it, is about. Raises ReceiptBroken (E551)."""
     kind, predicate = _read(envelope)

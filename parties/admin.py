@@ -19,6 +19,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColum
 from rich.table import Table
 from rich.text import Text
 
+from compliance.canonical import canonical
+from compliance.document import DocumentError, load
 from parties import consents, people, session
 from parties.config import Home
 from parties.errors import Cancelled, InternalError, Interrupted, JobError, NotServing
@@ -235,7 +237,7 @@ def run_job(
         raise JobError(
             f"The job file {job_file} cannot be read.", "Check its name; it must be UTF-8 YAML."
         ) from error
-    request = admin_pb2.JobRequest(job_yaml=text)
+    request = admin_pb2.JobRequest(job_yaml=_with_paths(text, job_file))
     limits = home.config().limits
     with _stub(home) as stub:
         preview = stub.PreviewJob(request, timeout=60)
@@ -256,6 +258,18 @@ def run_job(
         report["output"] = str(output)
     print_report(report, console)
     return report
+
+
+def _with_paths(text: str, job_file: Path) -> str:
+    """The job with the files it names as the node finds them: they start at the job's folder."""
+    try:
+        job = load(text)
+        for name in ("people", "scorecard"):
+            if isinstance(job.get(name), str):
+                job[name] = str(job_file.absolute().parent / job[name])
+        return canonical(job).decode()
+    except (DocumentError, ConcordatError):
+        return text  # the node says what is wrong with it
 
 
 def _copy(result: Path, output: Path) -> None:

@@ -5,6 +5,7 @@ import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from fractions import Fraction
 from itertools import product
 from typing import Any
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from compliance.agreement import Agreement, Job
+from compliance.agreement import Agreement, Job, Lookup, Score
 from compliance.canonical import canonical
 from federated._native import SecretKey
 from federated.aggregation import insight
@@ -31,8 +32,12 @@ from federated.channel import Channel
 from federated.hooks import Progress, Release
 from federated.identifiers import Ids
 from federated.paillier import keys
-from federated.psi import intersect, overlap
-from parties.sources import scaled, segments
+from federated.psi import intersect, lookup, overlap
+from federated.risk import score
+from federated.risk.scorecard import Scorecard, weigh
+from parties import tables
+from parties.sources import Scaled, scaled, segments
+from parties.watch import LIST, Watch
 
 
 @dataclass(frozen=True)
@@ -54,9 +59,17 @@ class Run:
     peer_size: int
     release: Release
     progress: Progress
-    modulus: bytes  # the partner's Paillier modulus, where the job has one
+    modulus: bytes  # of the other side's Paillier key, where the job has one
     secret_key: Callable[[int], SecretKey]
     note: Callable[[str, Any], None]  # keeps something for the run's report
+    card: Scorecard | None = None  # the bank's, for a score
+    watch: Watch | None = None  # for an early warning
+    use: tables.Use | None = None  # for a lookup or score
+
+    def table(self) -> tables.Use:
+        if self.use is None:
+            raise ValueError("the agreement allows no such table")
+        return self.use
 
 
 @dataclass(frozen=True)
@@ -66,10 +79,17 @@ class Outcome:
     file_name: str
     file: bytes
     summary: dict[str, Any]
+    watched: tuple[Watch, pd.DataFrame, dict[str, Any]] | None = None  # for the next early warning
+
+
+# Who encrypts, and so tells the other side its modulus.
+ENCRYPTS = {("partner", "insight"), ("bank", "score")}
 
 
 def columns(agreement: Agreement, job: Job, role: str) -> list[str]:
     """The columns of the role's dataset that the job reads beside the identifier."""
+    if job.job in {"lookup", "score"} and role == "partner":
+        return list(getattr(agreement.jobs, job.job).features)
     if job.job != "insight":
         return []
     if role == "bank":
@@ -220,18 +240,12 @@ def _partner_insight(run: Run) -> None:
     if terms is None:
         raise ValueError("the agreement allows no insight")
     features = _features(run.agreement, run.job)
-    values, present, unfit = [], [], {}
-    for feature in features:
-        column = scaled(
-            run.material.frame[feature.name], feature.lower, feature.upper, feature.decimals
-        )
-        values.append(column.values)
-        present.append(column.present)
-        unfit[feature.name] = column.counts
-    run.note("values", unfit)
+    columns = _scaled(run, [feature.name for feature in features])
+    values = np.column_stack([column.values for column in columns])
+    present = np.column_stack([column.present for column in columns])
     insight.run_partner(
         run.channel,
-        FeatureTable(run.material.ids, np.column_stack(values), np.column_stack(present)),
+        FeatureTable(run.material.ids, values, present),
         features,
         run.secret_key(terms.key_bits),
         bank_size=run.peer_size,
@@ -241,6 +255,17 @@ def _partner_insight(run: Run) -> None:
         release=run.release,
         progress=run.progress,
     )
+
+
+def _scaled(run: Run, names: Sequence[str]) -> list[Scaled]:
+    """The partner's columns by the agreement's bounds; what did not fit is noted."""
+    declared, frame = run.agreement.data.partner.features, run.material.frame
+    found = [
+        scaled(frame[name], declared[name].lower, declared[name].upper, declared[name].decimals)
+        for name in names
+    ]
+    run.note("values", {name: column.counts for name, column in zip(names, found, strict=True)})
+    return found
 
 
 def _insight_rows(
@@ -298,9 +323,147 @@ def _cell(value: Any) -> str:
             return str(value)
 
 
-_BANK = {"overlap": _bank_overlap, "intersect": _bank_intersect, "insight": _bank_insight}
+# lookup
+
+
+def _bank_lookup(run: Run) -> Outcome:
+    use = run.table()
+    found = lookup.run_bank(
+        run.channel,
+        run.material.ids,
+        use.copy,
+        use.terms,
+        partner_size=run.peer_size,
+        verify=use.verify,
+        keep=use.keep,
+        release=run.release,
+        progress=run.progress,
+    )
+    ids = run.material.ids.take(found.rows)
+    columns: dict[str, Any] = {ids.kind: ids.to_strings().to_pylist()}
+    for at, name in enumerate(_named(run.agreement.jobs.lookup)):
+        value = found.payloads[:, at * tables.VALUE : (at + 1) * tables.VALUE]
+        numbers = np.ascontiguousarray(value[:, 1:]).view("<i8").ravel()
+        texts = _decimals(numbers.tolist(), run.agreement.data.partner.features[name].decimals)
+        columns[name] = np.where(value[:, 0] == 1, texts, "")
+    return Outcome("lookup.csv", _csv(columns), _asked(run, len(ids)))
+
+
+def _partner_lookup(run: Run) -> None:
+    use = run.table()
+    table = use.table
+    if table is None:
+        parts = []
+        for column in _scaled(run, _named(run.agreement.jobs.lookup)):
+            parts.append(column.present.astype(np.uint8)[:, np.newaxis])
+            parts.append(column.values.astype("<i8")[:, np.newaxis].view(np.uint8))
+        payloads = np.hstack(parts)
+        table = lookup.Table.build(run.material.ids, payloads, use.terms, run.progress)
+        use.hold(table)
+    _answer(run, table)
+
+
+def _answer(run: Run, table: lookup.Table) -> None:
+    use = run.table()
+    lookup.run_partner(
+        run.channel,
+        table,
+        use.known,
+        use.terms,
+        bank_size=run.peer_size,
+        sign=use.sign,
+        release=run.release,
+        progress=run.progress,
+    )
+
+
+def _named(terms: Lookup | Score | None) -> tuple[str, ...]:
+    return terms.features if terms else ()
+
+
+def _decimals(numbers: Sequence[int], decimals: int) -> list[str]:
+    return [str(Decimal(number).scaleb(-decimals)) for number in numbers]
+
+
+def _asked(run: Run, found: int) -> dict[str, Any]:
+    return {"asked": len(run.material.ids), "found": found, "partner_size": run.peer_size}
+
+
+def _csv(columns: Mapping[str, Any]) -> bytes:
+    """Rows sorted by the first column."""
+    frame = pd.DataFrame(columns, dtype=str)
+    frame = frame.sort_values(frame.columns[0])
+    return str(frame.to_csv(index=False, lineterminator="\n")).encode()
+
+
+# score
+
+
+def _bank_score(run: Run) -> Outcome:
+    use, terms = run.table(), run.agreement.jobs.score
+    if run.card is None or terms is None:
+        raise ValueError("a score needs a scorecard, and an agreement that allows it")
+    rows, sums = score.run_bank(
+        run.channel,
+        run.material.ids,
+        weigh(run.card, tables.grids(run.agreement)),
+        run.secret_key(terms.key_bits),
+        held=use.copy,
+        terms=use.terms,
+        partner_size=run.peer_size,
+        verify=use.verify,
+        keep=use.keep,
+        release=run.release,
+        progress=run.progress,
+    )
+    ids = run.material.ids.take(rows)
+    scores = [str(one) for one in run.card.score(sums)]
+    columns = {ids.kind: ids.to_strings().to_pylist(), "score": scores}
+    summary = _asked(run, len(ids))
+    if run.watch is None:
+        return Outcome("score.csv", _csv(columns), summary)
+    frame = pd.DataFrame(columns, dtype=str)
+    fell, counts = run.watch.compare(frame)
+    listed = str(fell.to_csv(index=False, lineterminator="\n")).encode()
+    return Outcome(LIST, listed, summary | counts, (run.watch, frame, counts))
+
+
+def _partner_score(run: Run) -> None:
+    use, terms = run.table(), run.agreement.jobs.score
+    if terms is None:
+        raise ValueError("the agreement allows no score")
+    table = use.table
+    if table is None:
+        grids = tables.grids(run.agreement)
+        columns = _scaled(run, [grid.feature for grid in grids])
+        places = [
+            grid.place(column.values, column.present, column.strange)
+            for grid, column in zip(grids, columns, strict=True)
+        ]
+        table = score.receive_table(
+            run.channel,
+            run.material.ids,
+            np.column_stack(places),
+            grids,
+            public=keys.peer_key(run.modulus, terms.key_bits),
+            terms=use.terms,
+            progress=run.progress,
+        )
+        use.hold(table)
+    _answer(run, table)
+
+
+_BANK = {
+    "overlap": _bank_overlap,
+    "intersect": _bank_intersect,
+    "insight": _bank_insight,
+    "lookup": _bank_lookup,
+    "score": _bank_score,
+}
 _PARTNER: dict[str, Callable[[Run], Outcome | None]] = {
     "overlap": _partner_overlap,
     "intersect": _partner_intersect,
     "insight": _partner_insight,
+    "lookup": _partner_lookup,
+    "score": _partner_score,
 }

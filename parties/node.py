@@ -35,7 +35,7 @@ from compliance.vault import VaultKeys, create_key
 from federated import _native
 from federated._native import SecretKey
 from federated.paillier import keys
-from parties import peers, results, runs
+from parties import peers, results, runs, tables
 from parties.config import Home, Sector
 from parties.errors import (
     Busy,
@@ -107,6 +107,8 @@ class Node:
         )
         self.actor = people.Actor(_person())  # who uses this node, as `parties.people` knows them
         self.jobs_asked: set[int] = set()  # the entries that a job was run for
+        self.tables = tables.Tables()
+        self.copies = tables.Copies(home)
         self._running = threading.Lock()
         self.controls: dict[str, Cancellable] = {}  # of the runs under way, by their ids
 

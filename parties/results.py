@@ -15,6 +15,8 @@ RECEIPT = "receipt.json"
 INTENT = "intent.json"
 REJECTS = "rejects.csv"
 SALT = "salt"
+CARD = "scorecard.json"
+CARD_SALT = "scorecard.salt"
 _UNRELEASED = ".unreleased"
 
 
@@ -37,7 +39,7 @@ def release(folder: Path, intent: bytes, completion: bytes) -> dict[str, str]:
     for path in folder.glob(f"*{_UNRELEASED}"):
         path.rename(path.with_suffix(""))
     found = {"intent_file": str(folder / INTENT), "receipt_file": str(folder / RECEIPT)}
-    others = {INTENT, RECEIPT, REJECTS, SALT}
+    others = {INTENT, RECEIPT, REJECTS, SALT, CARD, CARD_SALT}
     for path in folder.iterdir():
         if path.name not in others and path.suffix != PARTIAL:
             found["result_file"] = str(path)

@@ -15,45 +15,56 @@
 What fails on either side travels as Abort and ends the run on both.
 """
 
+import hashlib
 import hmac
 import logging
 import re
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
+from pydantic import ValidationError
+from sqlalchemy import Connection
 
 from compliance import gate, lifecycle, receipt
 from compliance.agreement import Agreement, Job, disclosure, permits
 from compliance.canonical import timestamp
-from compliance.errors import ConsentChanged
+from compliance.errors import AgreementRefusal, ConsentChanged, InvalidSignature, JobInvalid
 from compliance.note import Checkpoint, VerifierKey
-from compliance.signing import Envelope
+from compliance.signing import Envelope, verify
+from federated.arrays import Bool
 from federated.channel import Channel
-from federated.errors import AnswersDisagree, PeerAborted, ProtocolViolation
+from federated.errors import AnswersDisagree, PeerAborted, ProtocolViolation, TableUnsound
 from federated.hooks import Progress, silent
-from federated.identifiers import with_kind
-from parties import agreements, jobs, results, runs, witnessing
+from federated.identifiers import Ids, with_kind
+from federated.psi.lookup import Copy, Table
+from federated.risk.scorecard import Scorecard, weigh
+from parties import agreements, jobs, results, runs, scorecards, tables, witnessing
 from parties.errors import (
     Busy,
     Cancelled,
     HomeUnusable,
     InternalError,
+    JobError,
     RunTooLong,
     TooManyAttempts,
     TooManyRows,
     WrongRole,
     WrongVersion,
 )
+from parties.files import write_private
 from parties.identity import Identity
 from parties.node import Node
 from parties.runs import Stages
-from parties.sources import read_table
+from parties.sources import Dataset, Identifier, read_table
+from parties.watch import Watch
 from parties.wire import StreamTransport
 from protos.concordat.v1.run_pb2 import (
     Commitment,
@@ -84,6 +95,7 @@ class Plan:
     agreement: Agreement
     peer: Identity
     disclosure: dict[str, list[str]]
+    card: Scorecard | None = None  # the bank's, for a score
 
 
 def plan(node: Node, job_yaml: str) -> Plan:
@@ -96,7 +108,23 @@ def plan(node: Node, job_yaml: str) -> Plan:
                 f"Under {job.agreement} jobs are started by {agreement.parties.bank}.",
                 f"Ask {agreement.parties.bank} to run it; this node answers by itself.",
             )
-        return _plan(node, agreement, job, agreement.parties.partner)
+        card = _scorecard(node, agreement, job)
+        return replace(_plan(node, agreement, job, agreement.parties.partner), card=card)
+
+
+def _scorecard(node: Node, agreement: Agreement, job: Job) -> Scorecard | None:
+    """What a score is asked for with. Raises JobInvalid, JobError, ScorecardInvalid, ..Unfit."""
+    if job.job != "score":
+        return None
+    if job.scorecard is None:
+        raise JobInvalid(
+            "This is no valid job: scorecard: is missing.",
+            "Name the file of the scorecard; docs/reference has a complete job.",
+        )
+    card = scorecards.read(node.home.path / job.scorecard)
+    if agreement.jobs.score is not None:
+        weigh(card, tables.grids(agreement))
+    return card
 
 
 def _plan(node: Node, agreement: Agreement, job: Job, peer: str) -> Plan:
@@ -121,6 +149,19 @@ def _refusals_logged(node: Node, job: Job, asked_by: str) -> Iterator[None]:
             node.log.append(conn, "job.refused", body, time=node.now())
             node.log.checkpoint(conn)
         raise
+
+
+def _people(path: str, dataset: Dataset) -> Dataset:
+    """The people a job names in a file: identifiers like those of the agreed dataset."""
+    kind, region = dataset.identifier.kind, dataset.identifier.region
+    identifier = Identifier(column=kind, kind=kind, region=region)
+    try:
+        return Dataset(path=Path(path), identifier=identifier, duplicates="first")
+    except ValidationError:
+        raise JobError(
+            "The file of `people` should end in .csv or .parquet.",
+            f"Name a table with a column {kind}.",
+        ) from None
 
 
 class Control:
@@ -319,6 +360,7 @@ class Session:
         self.run = run
         self.channel = channel
         self.started = node.now()
+        self.card = planned.card
         self.stages = Stages(listen, lambda: (channel.bytes_sent, channel.bytes_received))
         self.report: dict[str, Any] = {
             "run": run,
@@ -330,6 +372,13 @@ class Session:
             "disclosure": planned.disclosure,
         }
 
+        self.tabled = tables.terms(self.agreement, self.job, SUITE)
+        self.copy: Copy | None = None
+        self.held: tables.Held | None = None
+        if self.tabled and role == "bank":
+            self.copy = node.copies.find(self._slot, self.tabled, self._made_for(), self._verify)
+        elif self.tabled:
+            self.held = node.tables.find(self._slot, self.agreement.digest, self.started)
         self.ours = self._hello()
         self.decision: gate.Decision | None = None
 
@@ -387,9 +436,10 @@ class Session:
 
     def _hello(self) -> Hello:
         modulus = b""
-        terms = self.agreement.jobs.insight
-        if self.role == "partner" and self.job.job == "insight" and terms:
+        terms = getattr(self.agreement.jobs, self.job.job)
+        if (self.role, self.job.job) in jobs.ENCRYPTS:
             modulus = self.node.paillier_key(terms.key_bits).public.modulus
+        head = self.copy.head if self.copy else self.held.table.head if self.held else None
         return Hello(
             protocol_version=PROTOCOL_VERSION,
             run=self.run,
@@ -402,6 +452,8 @@ class Session:
             paillier_modulus=modulus,
             code_version=version("concordat"),
             time=timestamp(self.started),
+            table_epoch=head.epoch if head else b"",
+            table_version=head.version if head else 0,
         )
 
     def check(self, theirs: Hello) -> None:
@@ -422,10 +474,13 @@ class Session:
 
     def play(self, theirs: Hello) -> None:
         """The whole run after the greeting. Leaves result and receipt in the report."""
-        material = self._load()
+        if not self.ours.table_epoch or self.ours.table_epoch != theirs.table_epoch:
+            self.copy = self.held = None  # the partner makes a new table
+        material = self._load_held(self.held) if self.held else self._load()
         section, peer_section = self._exchange_inputs()
         ours_first = self.role == "bank"
         bank, partner = (section, peer_section) if ours_first else (peer_section, section)
+        self._check_asked(bank.size)
         started = theirs.time if self.role == "partner" else self.ours.time
         statement = receipt.intent(
             self.run,
@@ -438,6 +493,8 @@ class Session:
         )
         intent = self._sign_and_record("intent", statement)
         self._ready()
+        if self.card:
+            self._commit_card(self.card)
         job = jobs.Run(
             agreement=self.agreement,
             job=self.job,
@@ -449,6 +506,9 @@ class Session:
             modulus=theirs.paillier_modulus,
             secret_key=self.node.paillier_key,
             note=self.report.__setitem__,
+            card=self.card,
+            watch=self._watched(),
+            use=self._use(theirs),
         )
         outcome = jobs.bank(job) if self.role == "bank" else jobs.partner(job)
         self._complete(intent, outcome, theirs.code_version)
@@ -459,6 +519,8 @@ class Session:
         provided = self.agreement.data.bank if role == "bank" else self.agreement.data.partner
         self.stages("read table")
         dataset = node.dataset(provided.dataset, provided.identifier)
+        if role == "bank" and self.job.people is not None:
+            dataset = _people(self.job.people, dataset)
         columns = jobs.columns(self.agreement, self.job, role)
         table = read_table(dataset, node.home.path, columns)
         self.report["rows"] = table.counts()
@@ -474,6 +536,8 @@ class Session:
                 gate.Scope.of(self.agreement, role),
                 now=node.now(),
             )
+            if self.tabled and role == "partner":
+                self._narrow(conn, self.decision, np.ones(self.decision.size, np.bool_))
         self.stages("gate", len(table.ids), len(table.ids))
         self.report["gate"] = {
             "eligible": self.decision.size,
@@ -481,6 +545,101 @@ class Session:
         }
         rows = np.flatnonzero(self.decision.eligible)
         return jobs.Material(table.ids.take(rows), table.frame.iloc[rows])
+
+    # Tables of lookups and scores
+
+    @property
+    def _slot(self) -> tables.Slot:
+        return self.agreement.agreement, self.job.job
+
+    def _made_for(self) -> bytes:
+        """What the bank's copy has to have been made for."""
+        terms = self.agreement.jobs.score
+        if self.card is None or terms is None:
+            return b""
+        modulus = self.node.paillier_key(terms.key_bits).public.modulus
+        return modulus + weigh(self.card, tables.grids(self.agreement)).values.tobytes()
+
+    def _verify(self, signature: bytes, statement: bytes) -> None:
+        try:
+            verify(self.peer.signing_key, signature, statement)
+        except InvalidSignature:
+            raise TableUnsound("The other side's table is not signed by it.") from None
+
+    def _narrow(self, conn: Connection, decision: gate.Decision, stays: Bool) -> None:
+        node = self.node
+        self.decision = gate.narrowed(conn, node.log, decision, stays, now=node.now())
+
+    def _load_held(self, held: tables.Held) -> jobs.Material:
+        """The table that is there already, without whom the gate would no longer let in."""
+        node, kind = self.node, self.agreement.data.partner.identifier
+        self.stages("gate", 0, held.decision.size)
+        with node.writing() as conn:
+            stays = gate.still(conn, held.decision, now=node.now())
+            self._narrow(conn, held.decision, stays)
+        held.narrow(stays, self._decided())
+        self.report["gate"] = {"eligible": int(stays.sum()), "removed": int((~stays).sum())}
+        self.stages("gate", len(stays), len(stays))
+        return jobs.Material(Ids.from_strings(kind, pd.Series([], dtype=str)), pd.DataFrame())
+
+    def _check_asked(self, asked: int) -> None:
+        """Raise AgreementRefusal where the bank would ask for more people than it may."""
+        if not self.tabled:
+            return
+        limit = getattr(self.agreement.jobs, self.job.job).people_per_day
+        name, kind = self._slot
+        with self.node.reading() as conn:
+            before = receipt.people_asked_since(conn, name, kind, self.started - DAY)
+        if before + asked > limit:
+            raise AgreementRefusal(
+                *self.agreement.named,
+                f"jobs.{kind}.people_per_day",
+                f"{before:,} people were asked for in the last 24 hours, and now {asked:,} more",
+            )
+
+    def _use(self, theirs: Hello) -> tables.Use | None:
+        """How the job finds and keeps its table."""
+        terms, node = self.tabled, self.node
+        if terms is None:
+            return None
+
+        def keep(copy: Copy) -> None:
+            node.copies.keep(self._slot, terms, self._made_for(), copy)
+
+        def hold(table: Table) -> None:
+            decision = self._decided()
+            hours = timedelta(hours=getattr(self.agreement.jobs, self.job.job).epoch_hours)
+            held = tables.Held(
+                self.agreement.digest,
+                table,
+                decision,
+                np.arange(decision.size),
+                self.started + hours,
+            )
+            node.tables.hold(self._slot, held, self.started + hours - node.now())
+
+        return tables.Use(
+            terms=terms,
+            copy=self.copy,
+            table=self.held.table if self.held else None,
+            known=theirs.table_version if self.held else None,
+            keep=keep,
+            hold=hold,
+            sign=node.signing_key.sign,
+            verify=self._verify,
+        )
+
+    def _commit_card(self, card: Scorecard) -> None:
+        """Log which scorecard is used, so that an auditor can be shown it later, and no other."""
+        node, data = self.node, scorecards.document(card)
+        salt, commitment = receipt.commit(data)
+        folder = node.home.run_folder(self.run)
+        write_private(folder / results.CARD, data)
+        write_private(folder / results.CARD_SALT, salt.hex().encode() + b"\n")
+        with node.writing() as conn:
+            body = {"run": self.run, "commitment": commitment.hex()}
+            node.log.append(conn, "score.card", body, time=node.now())
+            node.log.checkpoint(conn)
 
     def _exchange_inputs(self) -> tuple[receipt.Section, receipt.Section]:
         self.stages("sign intent")
@@ -592,6 +751,25 @@ class Session:
         self.report["transcript"] = transcript.hex()
         if outcome is not None:
             self.report["result"] = outcome.summary
+            if outcome.watched is not None:
+                self._keep_watch(*outcome.watched)
+
+    def _keep_watch(self, watch: Watch, scores: pd.DataFrame, counts: dict[str, Any]) -> None:
+        """Keep the scores for the next time; log counts only, as the list itself is the result."""
+        node = self.node
+        watch.keep(scores)
+        with node.writing() as conn:
+            body = {"run": self.run, **counts}
+            node.log.append(conn, "score.watch", body, time=node.now())
+            node.log.checkpoint(conn)
+
+    def _watched(self) -> Watch | None:
+        """What an early warning compares with."""
+        if self.card is None or self.job.watch is None:
+            return None
+        path = self.node.home.path / "watch" / f"{self.agreement.agreement}.{self.card.scorecard}"
+        digest = hashlib.sha256(scorecards.document(self.card)).hexdigest()
+        return Watch(path, digest, self.job.watch.fell_by)
 
     def _decided(self) -> gate.Decision:
         if self.decision is None:

@@ -377,39 +377,45 @@ _EXACT = Context(prec=400)  # digits of the largest double with room for decimal
 
 @dataclass(frozen=True)
 class Numbers:
-    """values: float64 (n,), the nearest to each text; NaN where it is missing or no number."""
+    """values: float64 (n,), the nearest to each text; NaN where it is missing or no number.
+
+    strange: bool (n,), where there is text that is no number. missing, text: how many of each.
+    """
 
     values: NDArray[np.float64]
+    strange: NDArray[np.bool_]
     missing: int
     text: int
 
 
 @dataclass(frozen=True)
 class Scaled:
-    """values: int64 (n,), 0 where not present. present: bool (n,).
+    """values: int64 (n,), 0 where not present. present: bool (n,). strange: as of Numbers.
 
     counts: rows `missing`, rows whose `text` is no number, rows `clipped` to a bound.
     """
 
     values: NDArray[np.int64]
     present: NDArray[np.bool_]
+    strange: NDArray[np.bool_]
     counts: dict[str, int]
 
 
 def numbers(column: Texts) -> Numbers:
     """Reads `12`, ` -3 `, `0.50`, `1e+05`. Text that is no number (`1,234`) counts as such."""
     text = pc.utf8_trim_whitespace(as_text(column))
-    strange = 0
+    strange = np.zeros(len(text), np.bool_)
     try:
         parsed = text.cast(pa.float64())
     except pa.ArrowInvalid:
         number: Any = pc.match_substring_regex(text, _NUMBER).fill_null(True)
         missing = pc.is_in(pc.utf8_lower(text), _MISSING)
-        strange = int(np.sum(~pc.or_(number, missing).to_numpy(zero_copy_only=False)))
+        strange = ~pc.or_(number, missing).to_numpy(zero_copy_only=False)
         parsed = pc.if_else(number, text, pa.scalar(None, text.type)).cast(pa.float64())
     values = parsed.to_numpy(zero_copy_only=False).copy()
     values[~np.isfinite(values)] = np.nan
-    return Numbers(values, int(np.isnan(values).sum()) - strange, strange)
+    text_count = int(strange.sum())
+    return Numbers(values, strange, int(np.isnan(values).sum()) - text_count, text_count)
 
 
 def scaled(column: Texts, lower: Decimal, upper: Decimal, decimals: int) -> Scaled:
@@ -435,7 +441,7 @@ def scaled(column: Texts, lower: Decimal, upper: Decimal, decimals: int) -> Scal
     clipped = present & ((values < least) | (values > most))
     values = np.where(present, np.clip(values, least, most), 0)
     counts = {"missing": found.missing, "text": found.text, "clipped": int(clipped.sum())}
-    return Scaled(values, present, counts)
+    return Scaled(values, present, found.strange, counts)
 
 
 def _whole(bound: Decimal, decimals: int) -> int:

@@ -4,7 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pandas as pd
@@ -29,7 +29,7 @@ data:
     identifier: phone
     categories: [purchases]
     features:
-      spend: {{unit: CNY, lower: 0, upper: 1000, decimals: 0}}
+      spend: {{unit: CNY, lower: 0, upper: 1000, decimals: 0, bins: [100, 300, 500]}}
 segmentation:
   - label: age
     column: age
@@ -43,6 +43,12 @@ jobs:
     key_bits: 2048
     exponents: full
     statistics: [count, sum, mean]
+  lookup: {{features: [spend], people_per_day: 1000000, epoch_hours: 24}}
+  score:
+    features: [spend]
+    people_per_day: 1000000
+    epoch_hours: 24
+    key_bits: 2048
 limits: {{runs_per_day: 1000}}
 """
 
@@ -104,9 +110,17 @@ def withdraw(node: Node, ids: pd.Series, recipient: str, category: str) -> None:
     import_consents(node, consent_table(ids, recipient, category, withdrawn_at=now))
 
 
-def agree(bank: Node, shop: Node, *, version: int = 1, partner_learns: str = "size") -> None:
+def agree(
+    bank: Node,
+    shop: Node,
+    *,
+    version: int = 1,
+    partner_learns: str = "size",
+    people_per_day: int = 1_000_000,
+) -> None:
     path = bank.home.path / "agreement.yaml"
-    path.write_text(AGREEMENT.format(version=version, partner_learns=partner_learns))
+    text = AGREEMENT.format(version=version, partner_learns=partner_learns)
+    path.write_text(text.replace("day: 1000000", f"day: {people_per_day}"))
     agreements.propose(bank, path)
     agreements.sign(shop, "offers", version)
 
@@ -124,7 +138,8 @@ def make_ready(bank: Node, shop: Node, paillier_key: bytes) -> None:
     add_dataset(shop, "shoppers", shoppers())
     import_consents(bank, consent_table(phones(*ASKED_CUSTOMERS), "shop", "profile"))
     import_consents(shop, consent_table(phones(*ASKED_SHOPPERS), "bank", "purchases"))
-    shop.home.key("paillier-2048").write_bytes(paillier_key)
+    for node in (bank, shop):
+        node.home.key("paillier-2048").write_bytes(paillier_key)
     agree(bank, shop)
 
 
@@ -145,14 +160,14 @@ def run(
 class Running:
     """A job in a thread of its own."""
 
-    def __init__(self, bank: Node, kind: str, listen: session.Listener = lambda *_: None) -> None:
+    def __init__(self, bank: Node, text: str, listen: session.Listener = lambda *_: None) -> None:
         self.control = session.Control()
         self.report: dict[str, Any] | None = None
         self.error: ConcordatError | None = None
 
         def work() -> None:
             try:
-                self.report = session.run_job(bank, job(kind), listen, self.control)
+                self.report = session.run_job(bank, text, listen, self.control)
             except ConcordatError as error:
                 self.error = error
 
@@ -179,10 +194,14 @@ class Pause:
             assert self.go.wait(20)
 
 
+def paused(bank: Node, kind: str, stage: str) -> AbstractContextManager[tuple["Running", "Pause"]]:
+    return paused_job(bank, job(kind), stage)
+
+
 @contextmanager
-def paused(bank: Node, kind: str, stage: str) -> Iterator[tuple[Running, Pause]]:
+def paused_job(bank: Node, text: str, stage: str) -> Iterator[tuple[Running, Pause]]:
     pause = Pause(stage)
-    running = Running(bank, kind, pause)
+    running = Running(bank, text, pause)
     try:
         assert pause.reached.wait(20)
         yield running, pause
