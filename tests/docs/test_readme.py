@@ -157,6 +157,26 @@ WORDS = {
         ("without the segments' names", "nameless"),
         ("never who", "never who"),
     ],
+    ("lookup", "bank"): [
+        ("the size of shop's set", "the size of the partner's set"),
+        ("who is in shop's set", "which of the people it asks for are in it"),
+        ("and of those spend_12m", "their values of the agreed features"),
+    ],
+    ("lookup", "shop"): [
+        ("how many people bank asks for", "how many people the bank asks for"),
+        ("never who", "never who"),
+    ],
+    ("score", "bank"): [
+        ("the size of shop's set", "the size of the partner's set"),
+        ("who is in shop's set", "which of the people it asks for are in it"),
+        ("the score", "their scores"),
+        ("with points chosen for it, also which bins", "with points chosen for it, also which"),
+    ],
+    ("score", "shop"): [
+        ("how many people bank asks for", "how many people the bank asks for"),
+        ("never who", "never who"),
+        ("neither points nor which bins have any", "neither points nor which bins have any"),
+    ],
 }
 
 

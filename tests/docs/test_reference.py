@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from compliance import agreement, receipt
-from compliance.agreement import Agreement, Job, permits
+from compliance.agreement import Agreement, Job, Watch, permits
 from compliance.canonical import parse
 from compliance.errors import AgreementRefusal
 from compliance.lifecycle import RESUMED, SUSPENDED, TERMINATED
@@ -37,7 +37,14 @@ from parties.node import Node
 from parties.sources import Dataset
 
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
-JOBS = ["job-overlap.yaml", "job-intersect.yaml", "job.yaml"]
+JOBS = [
+    "job-overlap.yaml",
+    "job-intersect.yaml",
+    "job.yaml",
+    "job-lookup.yaml",
+    "job-score.yaml",
+    "job-early-warning.yaml",
+]
 
 
 def text(name: str) -> str:
@@ -88,7 +95,7 @@ def test_init_writes_the_settings_above_the_empty_line(tmp_path: Path) -> None:
 def test_the_agreement_permits_the_jobs(name: str) -> None:
     job = Job.from_yaml(text(name))
     permits(Agreement.from_yaml(text("agreement.yaml")), job, now=NOW, runs=lambda _: 0)
-    assert name in {"job.yaml", f"job-{job.job}.yaml"}
+    assert name in {"job.yaml", "job-early-warning.yaml", f"job-{job.job}.yaml"}
 
 
 def test_there_is_a_job_of_each_kind() -> None:
@@ -102,7 +109,7 @@ def test_the_agreement_shows_every_setting() -> None:
     names = {
         field.alias or name
         for model in vars(agreement).values()
-        if isinstance(model, type) and issubclass(model, BaseModel) and model is not Job
+        if isinstance(model, type) and issubclass(model, BaseModel) and model not in {Job, Watch}
         for name, field in model.model_fields.items()
     }
     missing = {name for name in names if not re.search(rf"\b{name}\b", text("agreement.yaml"))}
@@ -133,6 +140,32 @@ def test_the_intersection_is_the_join(nodes: tuple[Node, Node], people: made_up.
     report = made_up.run(nodes[0], "job-intersect.yaml")
     found = pd.read_csv(report["result_file"], dtype=str)
     assert found["phone"].tolist() == sorted("+86" + people.shared()["phone"])
+
+
+def test_the_lookup_and_the_scores_are_the_join(
+    nodes: tuple[Node, Node], people: made_up.People
+) -> None:
+    """For every fifth customer."""
+    bank, _ = nodes
+    applicants = people.customers[::5]
+    for name in ("applicants.csv", "borrowers.csv"):
+        applicants[["phone"]].to_csv(bank.home.path / name, index=False)
+    (bank.home.path / "scorecard.yaml").write_text(text("scorecard.yaml"))
+    shared = applicants.merge(people.shoppers, on="phone").sort_values("phone")
+    shared["phone"] = "+86" + shared["phone"]
+
+    found = pd.read_csv(made_up.run(bank, "job-lookup.yaml")["result_file"], dtype=str)
+    assert found["phone"].tolist() == shared["phone"].tolist()
+    spent = shared["spend_12m"].clip(0, 50_000)
+    assert found["spend_12m"].tolist() == [f"{one:.2f}" for one in spent]
+
+    found = pd.read_csv(made_up.run(bank, "job-score.yaml")["result_file"], dtype=str)
+    bins = pd.cut(shared["days_between_orders"], [-np.inf, 7, 90, np.inf], labels=False)
+    assert found["phone"].tolist() == shared["phone"].tolist()
+    assert found["score"].tolist() == [("615.5", "590.0", "555.0")[at] for at in bins]
+
+    report = made_up.run(bank, "job-early-warning.yaml")
+    assert Path(report["result_file"]).read_text() == "phone,before,now,fall\n"
 
 
 def insight_of(people: made_up.People) -> pd.DataFrame:
