@@ -237,7 +237,8 @@ def run_job(
         raise JobError(
             f"The job file {job_file} cannot be read.", "Check its name; it must be UTF-8 YAML."
         ) from error
-    request = admin_pb2.JobRequest(job_yaml=_with_paths(text, job_file))
+    text = _with_paths(text, job_file)
+    request = admin_pb2.JobRequest(job_yaml=text)
     limits = home.config().limits
     with _stub(home) as stub:
         preview = stub.PreviewJob(request, timeout=60)
@@ -264,10 +265,9 @@ def _with_paths(text: str, job_file: Path) -> str:
     """The job with the files it names as the node finds them: they start at the job's folder."""
     try:
         job = load(text)
-        for name in ("people", "scorecard"):
-            if isinstance(job.get(name), str):
-                job[name] = str(job_file.absolute().parent / job[name])
-        return canonical(job).decode()
+        names = [name for name in ("people", "scorecard") if isinstance(job.get(name), str)]
+        job |= {name: str(job_file.absolute().parent / job[name]) for name in names}
+        return canonical(job).decode() if names else text
     except (DocumentError, ConcordatError):
         return text  # the node says what is wrong with it
 
