@@ -6,8 +6,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import Absent, Contender
-from benchmarks.worker import Failed, Worker
+from benchmarks.measure import Absent, Contender, Failed
+from benchmarks.worker import Worker
 
 FOLDER = Path(__file__).parent / ".peers"
 PINNED = {

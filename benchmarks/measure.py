@@ -37,6 +37,10 @@ class Contender(Protocol):
     def close(self) -> None: ...
 
 
+class Failed(Exception):
+    """A contender could not start, or ended in a run."""
+
+
 @dataclass(frozen=True)
 class Absent:
     """A contender that could not be had here. It is reported, not left out."""
@@ -113,11 +117,19 @@ def _costs(cost: Cost) -> str:
 class Bench:
     """One invocation: collects comparisons, prints each as it is made.
 
-    quick: small inputs and few rounds.
+    quick: small inputs and few rounds. sizes: how many people jobs are measured with, if not the
+    subject's own choice.
     """
 
-    def __init__(self, *, quick: bool, versions: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        quick: bool,
+        versions: dict[str, str] | None = None,
+        sizes: Sequence[int] | None = None,
+    ) -> None:
         self.quick = quick
+        self.sizes = sizes
         self.versions = _versions() | (versions or {})
         self.comparisons: list[Comparison] = []
         self._subject = ""
@@ -148,21 +160,29 @@ class Bench:
     ) -> Comparison:
         """Runs them in turn, ours first, so many rounds. Keeps and prints the medians.
 
-        A contender may be compared again within its subject.
+        A peer that fails is absent. A contender may be compared again within its subject.
         """
         present = [one for one in contenders if not isinstance(one, Absent)]
+        absent = [one for one in contenders if isinstance(one, Absent)]
         self._open += [one for one in present if one not in self._open]
         costs: dict[str, list[Cost]] = {one.name: [] for one in present}
         for _ in range(rounds or (3 if self.quick else 7)):
-            for one in present:
-                costs[one.name].append(one.run())
+            for one in list(present):
+                try:
+                    costs[one.name].append(one.run())
+                except Failed as failure:
+                    if one is contenders[0]:
+                        raise
+                    present.remove(one)
+                    del costs[one.name]
+                    absent.append(Absent(one.name, str(failure)))
         found = Comparison(
             self._subject,
             what,
             element,
             by,
             tuple(_figure(name, runs, by) for name, runs in costs.items()),
-            tuple(one for one in contenders if isinstance(one, Absent)),
+            tuple(absent),
             budget,
             note,
         )

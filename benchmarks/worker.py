@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import Cost
+from benchmarks.measure import Cost, Failed
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,10 +25,6 @@ ROOT = Path(__file__).parents[1]
 Job = Callable[[], "int | Cost"]
 
 _ONE_THREAD = dict.fromkeys(["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"], "1")
-
-
-class Failed(Exception):
-    """The contender's process ended, or said why it could not run."""
 
 
 class Worker:
@@ -77,6 +73,14 @@ class Worker:
         return answer
 
 
+def measured(job: Job) -> Cost:
+    """What one run costs this process, unless the job knows better."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    done = job()
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    return done if isinstance(done, Cost) else Cost(done, wall, cpu, peak())
+
+
 def last_core() -> int:
     """The core that kernels are pinned to: the system keeps busier with the first."""
     return max(os.sched_getaffinity(0))
@@ -101,13 +105,7 @@ def _serve(module: str, function: str, arguments: str, core: str) -> None:
     job: Job = prepare(**json.loads(arguments))
     answer({})
     for _ in sys.stdin:
-        wall, cpu = time.perf_counter(), time.process_time()
-        done = job()
-        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-        if isinstance(done, Cost):
-            answer(vars(done))
-        else:
-            answer(vars(Cost(done, wall, cpu, peak())))
+        answer(vars(measured(job)))
 
 
 if __name__ == "__main__":

@@ -4,10 +4,12 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +22,7 @@ from parties import admin
 from parties.config import Home
 
 AGREEMENT = """\
-agreement: bench
+agreement: {name}
 version: 1
 parties: {{bank: bank, partner: shop}}
 purpose: benchmark
@@ -73,19 +75,16 @@ CONSENT = {
 
 
 @dataclass(frozen=True)
-class Shape:
-    """What the two nodes hold.
+class Deal:
+    """One agreement. missing: whether the partner's features may be missing."""
 
-    people: on each side; half of them are shared. missing: whether features may be missing.
-    threads: of each node's kernels.
-    """
-
-    people: int
-    features: int = 20
     key_bits: int = 2048
     exponents: str = "full"
     missing: bool = False
-    threads: int = 1
+
+    @property
+    def name(self) -> str:
+        return f"bench-{self.key_bits}-{self.exponents}{'-missing' if self.missing else ''}"
 
 
 @dataclass(frozen=True)
@@ -110,10 +109,22 @@ def _stat(folder: Path) -> tuple[str, float]:
 
 
 class Nodes:
-    """Made once, for any number of jobs."""
+    """Made once, for any number of jobs.
 
-    def __init__(self, shape: Shape) -> None:
-        self.shape = shape
+    people: on each side; half of them are shared. threads: of each node's kernels; two at least,
+    because the pool of one leaves some of its work to the calling thread.
+    """
+
+    def __init__(
+        self,
+        people: int,
+        *,
+        features: int = 20,
+        deals: Sequence[Deal] = (Deal(),),
+        threads: int = 2,
+    ) -> None:
+        self.people, self.features, self.threads = people, features, threads
+        self.deals = deals
         self._undo = ExitStack()
         folder = Path(self._undo.enter_context(TemporaryDirectory(prefix="concordat-bench-")))
         self.homes = {name: Home(folder / name) for name in ("bank", "shop")}
@@ -126,12 +137,11 @@ class Nodes:
 
     def _prepare(self) -> None:
         """As a user would, command by command."""
-        shape = self.shape
         for name, home in self.homes.items():
             _concordat("init", home, "--name", name, "--sector", "other")
             text = home.config_file.read_text("utf-8")
             kept = [line for line in text.splitlines() if not line.startswith("threads:")]
-            kept.append(DATASET.format(threads=shape.threads))
+            kept.append(DATASET.format(threads=self.threads))
             home.config_file.write_text("\n".join(kept), "utf-8")
             self._people(name, home)
             self.processes[name] = subprocess.Popen(
@@ -147,25 +157,28 @@ class Nodes:
         fingerprint = _concordat("node", "fingerprint", bank).strip()
         _concordat("pair", "accept", shop, invitation, "--fingerprint", fingerprint)
         agreement = bank.path / "agreement.yaml"
-        missing = "" if shape.missing else ", may_be_missing: false"
-        agreement.write_text(
-            AGREEMENT.format(
-                features="\n".join(FEATURE.format(i, missing) for i in range(shape.features)),
-                key_bits=shape.key_bits,
-                exponents=shape.exponents,
+        for deal in self.deals:
+            missing = "" if deal.missing else ", may_be_missing: false"
+            agreement.write_text(
+                AGREEMENT.format(
+                    name=deal.name,
+                    features="\n".join(FEATURE.format(i, missing) for i in range(self.features)),
+                    key_bits=deal.key_bits,
+                    exponents=deal.exponents,
+                )
             )
-        )
-        _concordat("agreement", "propose", bank, str(agreement))
-        _concordat("agreement", "sign", shop, "bench")
+            _concordat("agreement", "propose", bank, str(agreement))
+            _concordat("agreement", "sign", shop, deal.name)
         for home in self.homes.values():
             _concordat("consent", "import", home, str(home.path / "consents.csv"))
-        # A node makes its key once, not in every run.
-        key = shop.key(f"paillier-{shape.key_bits}")
-        key.write_bytes(keys.dump(keys.generate(shape.key_bits)))
+
+    def add_key(self, bits: int) -> None:
+        """The shop's Paillier key: a node makes it once, not in every run."""
+        self.homes["shop"].key(f"paillier-{bits}").write_bytes(keys.dump(keys.generate(bits)))
 
     def _people(self, name: str, home: Home) -> None:
         """The table and its consents."""
-        count = self.shape.people
+        count = self.people
         draw = np.random.default_rng(20 if name == "bank" else 21)
         first = 13_900_000_000 + (0 if name == "bank" else count // 2)
         phone = pa.array(draw.permutation(np.arange(first, first + count))).cast(pa.string())
@@ -173,7 +186,7 @@ class Nodes:
         if name == "bank":
             columns["age"] = pa.array(draw.integers(18, 90, count))
         else:
-            for i in range(self.shape.features):
+            for i in range(self.features):
                 columns[f"f{i}"] = pa.array(draw.integers(0, HIGHEST + 1, count))
         pa.csv.write_csv(pa.table(columns), home.path / "people.csv")
         terms = CONSENT | (
@@ -184,11 +197,11 @@ class Nodes:
         same = {key: pa.repeat(value, count) for key, value in terms.items()}
         pa.csv.write_csv(pa.table({"phone": phone} | same), home.path / "consents.csv")
 
-    def run(self, job: str) -> Cost:
+    def run(self, job: str, deal: Deal) -> Cost:
         """One job, from files to files; CPU of both nodes."""
-        text = f"job: {job}\nagreement: bench\npurpose: benchmark\n"
+        text = f"job: {job}\nagreement: {deal.name}\npurpose: benchmark\n"
         if job == "insight":
-            text += "features:\n" + "".join(f"  f{i}: [sum]\n" for i in range(self.shape.features))
+            text += "features:\n" + "".join(f"  f{i}: [sum]\n" for i in range(self.features))
         bank, shop = self.homes["bank"], self.homes["shop"]
         file = bank.path / f"{job}.yaml"
         file.write_text(text)
@@ -203,7 +216,7 @@ class Nodes:
         spent = sum(after[name].all - before[name].all for name in after)
         kernels = sum(after[name].kernels - before[name].kernels for name in after)
         stages = [stage for one in (report, theirs) for stage in one["stages"].values()]
-        people = self.shape.people
+        people = self.people
         return Cost(
             elements=people,
             seconds=sum(stage["seconds"] for stage in report["stages"].values()),
@@ -215,6 +228,12 @@ class Nodes:
                 "beside kernels µs": 1e6 * (spent - kernels) / people,
             },
         )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         for process in self.processes.values():
@@ -236,17 +255,18 @@ def _concordat(*words: "str | Home") -> str:
 
 
 class NodesJob:
-    """A contender: one kind of job through two nodes."""
+    """A contender: one kind of job through two nodes, which it leaves open."""
 
-    def __init__(self, name: str, nodes: Nodes, job: str) -> None:
-        self.name = name
-        self._nodes, self._job = nodes, job
+    name = "concordat"
+
+    def __init__(self, nodes: Nodes, job: str, deal: Deal) -> None:
+        self._nodes, self._job, self._deal = nodes, job, deal
 
     def run(self) -> Cost:
-        return self._nodes.run(self._job)
+        return self._nodes.run(self._job, self._deal)
 
     def close(self) -> None:
-        self._nodes.close()
+        """Nothing: the nodes have other jobs."""
 
 
 def _peak(process: "subprocess.Popen[bytes]") -> int:

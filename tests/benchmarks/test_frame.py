@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.environment import Environment
-from benchmarks.measure import Absent, Bench, Cost
+from benchmarks.measure import Absent, Bench, Cost, Failed
 from benchmarks.subjects import curve
-from benchmarks.worker import Failed, Worker, last_core
+from benchmarks.worker import Worker, last_core
 
 
 class Fixed:
@@ -44,6 +44,18 @@ def test_the_median_of_runs_in_turn_is_compared(tmp_path: Path) -> None:
     assert written["machine"]["processor"]
     assert "concordat" in written["versions"]
     assert "absent  no wheel" in "\n".join(found.lines())
+
+
+def test_a_peer_that_fails_is_absent_and_ours_may_not() -> None:
+    class Broken(Fixed):
+        def run(self) -> Cost:
+            raise Failed("out of memory")
+
+    bench = Bench(quick=True)
+    found = bench.compare("add", [Fixed("ours", 1, 2), Broken("theirs")], element="sum", rounds=2)
+    assert found.absent == (Absent("theirs", "out of memory"),)
+    with pytest.raises(Failed):
+        bench.compare("add", [Broken("ours"), Fixed("theirs", 1)], element="sum", rounds=1)
 
 
 def test_a_worker_runs_in_a_process_of_its_own() -> None:

@@ -21,7 +21,7 @@ def test_ids_are_a_sorted_column_named_after_their_kind(lasting: tuple[Node, Nod
 def nobody_lacks_it(ready: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch) -> tuple[Node, Node]:
     import ready as module  # the fixture has the same name
 
-    declared = module.AGREEMENT.replace("decimals: 0}}", "decimals: 0, may_be_missing: false}}")
+    declared = module.AGREEMENT.replace("decimals: 0", "decimals: 0, may_be_missing: false")
     assert declared != module.AGREEMENT
     monkeypatch.setattr(module, "AGREEMENT", declared)
     agree(*ready, version=2)
