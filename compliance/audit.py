@@ -5,7 +5,7 @@ ways: agreements, receipts, what went into each run, and every consent in the va
 """
 
 import hashlib
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from compliance import lifecycle, people
 from compliance.batch import U8, fetch
 from compliance.canonical import canonical, parse
 from compliance.consent import (
+    DIGEST,
     TERMS,
     consent_leaves,
     consents,
@@ -27,20 +28,26 @@ from compliance.consent import (
     reference_macs,
     refusal_macs,
     refusals,
+    restriction_macs,
+    restriction_references,
+    restrictions,
     terms,
 )
+from compliance.erasure import Tombstone
 from compliance.errors import LogDamaged, VaultKey
 from compliance.gate import run_inputs
 from compliance.lifecycle import notices
 from compliance.log import checkpoints, log_entries, log_nodes, subtree_leaves, tree_root
 from compliance.note import Checkpoint, VerifierKey
+from compliance.notice import notices as consent_notices
 from compliance.people import proposals, users
-from compliance.person import ENTRY_TYPES
+from compliance.person import ENTRY_TYPES, LIFTED, RESTRICTED
 from compliance.receipt import check, own_section, receipts, run_of
 from compliance.register import SIGNED, Keys, agreements, registered, unsigned
 from compliance.signing import Envelope, keyid
 from compliance.store import mistyped
-from compliance.vault import VaultKeys, subjects
+from compliance.vault import VaultKeys, subjects, tombstones
+from compliance.vault import vault as vault_state
 from compliance.verify import LogReport, verify_log
 from compliance.witness import witnessed
 from federated import _native
@@ -123,7 +130,11 @@ def verify(
             report.add(where, problem)
     if sound(receipts, run_inputs, agreements, log_entries, log_nodes):
         found["receipts"] = _check_receipts(conn, report, keys, log.name, entries)
-    if sound(consents, consent_leaves, refusals, terms, subjects, subtree_leaves):
+    if sound(consent_notices):
+        _check_notices(conn, report, entries)
+    if sound(vault_state):
+        _check_vault(conn, report, vault, entries)
+    if sound(*_PEOPLE):
         found["consents"] = _check_consents(conn, report, vault, log.name, entries)
     return Verdict(report, **found)
 
@@ -309,6 +320,11 @@ def _check_consents(
     return int(conn.execute(select(func.count()).select_from(consents)).scalar_one())
 
 
+_PEOPLE = (
+    *(consents, consent_leaves, refusals, restrictions, terms, subjects, consent_notices),
+    *(tombstones, subtree_leaves),
+)
+
 _PERSON = (
     subjects.c.id.label("person"),
     *(subjects.c[name] for name in ("subject", "secret", "wrapping_key")),
@@ -320,8 +336,9 @@ _HELD = (
     select(
         *(consent_leaves.c[name] for name in ("entry", "position", "consent")),
         *(consent_leaves.c[name] for name in ("state", "withdrawn_at")),
-        consents.c.state.label("state_now"),
-        consents.c.withdrawn_at.label("withdrawn_at_now"),
+        DIGEST,
+        consent_leaves.c.notice.label("notice_then"),
+        *(consents.c[name].label(f"{name}_now") for name in ("state", "withdrawn_at", "notice")),
         *(consents.c[name] for name in ("granted_at", "expires_at")),
         *(terms.c[name] for name in TERMS),
         *_PERSON,
@@ -329,14 +346,19 @@ _HELD = (
     .join_from(consent_leaves, consents)
     .join(terms)
     .join(subjects)
+    .join(consent_notices, consent_leaves.c.notice == consent_notices.c.id, isouter=True)
 )
 
-# Where it speaks of a refusal.
-_SAID = select(
-    *(column for column in refusals.c if column is not refusals.c.subject),
-    literal(0).label("position"),
-    *_PERSON,
-).join_from(refusals, subjects)
+# Where it speaks of a refusal, and of a restriction.
+_SAID, _KEPT = (
+    select(
+        *(column for column in table.c if column is not table.c.subject),
+        literal(0).label("position"),
+        subjects.c.restricted,
+        *_PERSON,
+    ).join_from(table, subjects)
+    for table in (refusals, restrictions)
+)
 
 _PLACE = ["entry", "position"]
 _LEAF = ("nonce", "record", "reference")
@@ -358,7 +380,7 @@ def _committed(conn: Connection, entries: Entries) -> pd.DataFrame:
     single = [
         {"entry": index, "position": 0, "leaf": canonical({name: body.get(name) for name in _LEAF})}
         for index, body in entries.items()
-        if body.get("type") in ENTRY_TYPES.values()
+        if body.get("type") in (*ENTRY_TYPES.values(), RESTRICTED, LIFTED)
     ]
     both = pd.concat([stored[stored["entry"] >= 0], pd.DataFrame(single, columns=stored.columns)])
     return both.reset_index(drop=True)
@@ -368,23 +390,30 @@ def _consent_findings(
     conn: Connection, entries: Entries, vault: VaultKeys, origin: str
 ) -> Iterator[tuple[str, str]]:
     known = fetch(conn, select(consents.c.id))["id"]
-    held, said = fetch(conn, _HELD), fetch(conn, _SAID)
+    held, said, kept = fetch(conn, _HELD), fetch(conn, _SAID), fetch(conn, _KEPT)
     stored = _committed(conn, entries)
     for consent in known[~known.isin(held["consent"])]:
         yield f"consent {consent}", "no leaf in the log commits to it"
     rows = held.drop_duplicates("consent")
     for consent in rows.loc[rows.duplicated(_SAME), "consent"]:
         yield f"consent {consent}", "the vault holds it twice"
-    held, said, stored = (  # an empty table has no types
-        frame.astype(dict.fromkeys(_PLACE, np.int64)) for frame in (held, said, stored)
+    held, said, kept, stored = (  # an empty table has no types
+        frame.astype(dict.fromkeys(_PLACE, np.int64)) for frame in (held, said, kept, stored)
     )
-    vouched = pd.MultiIndex.from_frame(pd.concat([held[_PLACE], said[_PLACE]]))
-    orphans = ~pd.MultiIndex.from_frame(stored[_PLACE]).isin(vouched)
-    for entry, position in stored.loc[orphans, _PLACE].itertuples(index=False):
-        yield f"entry {entry}, leaf {position}", "the vault lacks the consent it commits to"
+    vouched = pd.concat([frame[_PLACE] for frame in (held, said, kept)])
+    orphans = stored[
+        ~pd.MultiIndex.from_frame(stored[_PLACE]).isin(pd.MultiIndex.from_frame(vouched))
+    ]
+    erased = yield from _tombstone_findings(conn, entries)
+    if len(orphans) != erased:
+        if erased:
+            problem = f"{erased} of what it commits to was erased; the vault lacks {len(orphans)}"
+            yield "the log", problem
+        for entry, position in orphans[_PLACE].itertuples(index=False):
+            yield f"entry {entry}, leaf {position}", "the vault lacks the consent it commits to"
 
-    people = pd.concat([held[_PERSON_NAMES], said[_PERSON_NAMES]]).drop_duplicates("person")
-    people = people.set_index("person")
+    people = pd.concat([frame[_PERSON_NAMES] for frame in (held, said, kept)])
+    people = people.drop_duplicates("person").set_index("person")
     secrets, closed = _unwrap(vault, people)
     for person in people.index[closed]:
         yield f"person {person} of the vault", "the secret does not open"
@@ -393,7 +422,11 @@ def _consent_findings(
         """Those that are not what the log commits to in their place."""
         own = secrets[people.index.get_indexer(pd.Index(rows["person"]))]
         nonces = np.zeros((len(rows), 16), np.uint8)  # not determined, so not compared
-        expected = leaves(nonces, macs(own, rows), reference_macs(own, rows, origin))
+        named = "purpose" in rows
+        references = (
+            reference_macs(own, rows, origin) if named else restriction_references(own, origin)
+        )
+        expected = leaves(nonces, macs(own, rows), references)
         found = rows[_PLACE].merge(stored, "left", on=_PLACE)["leaf"]
         differs = [
             not isinstance(leaf, bytes) or leaf[_NONCE_END:] != other[_NONCE_END:]
@@ -407,13 +440,58 @@ def _consent_findings(
     for row in differing(said, refusal_macs).itertuples():
         yield f"refusal of entry {row.entry}", "its record is not the one the log commits to"
 
+    for row in differing(kept, restriction_macs).itertuples():
+        yield f"restriction of entry {row.entry}", "its record is not the one the log commits to"
+    last = kept.sort_values("entry").drop_duplicates("person", keep="last")
+    marked = fetch(conn, select(subjects.c.id).where(subjects.c.restricted))["id"]
+    restricted = last.loc[last["until"] > 0, "person"]
+    for person in sorted({*marked} ^ {*restricted}):
+        yield f"person {person} of the vault", "the log says otherwise of their restriction"
+
     latest = held.sort_values("entry").drop_duplicates("consent", keep="last")
     latest = ended(latest.assign(subject=latest["person"]), said.assign(subject=said["person"]))
-    changed = (latest["state"] != latest["state_now"]) | (
-        latest["withdrawn_at"] != latest["withdrawn_at_now"]
+    changed = (
+        (latest["state"] != latest["state_now"])
+        | (latest["withdrawn_at"] != latest["withdrawn_at_now"])
+        | (latest["notice_then"].fillna(0) != latest["notice_now"].fillna(0))
     )
     for consent in latest.loc[changed, "consent"]:
         yield f"consent {consent}", "its state is not the latest that the log commits to"
+
+
+def _tombstone_findings(
+    conn: Connection, entries: Entries
+) -> Generator[tuple[str, str], None, int]:
+    """Every erasure has its tombstone, and the other way round; how much was erased in all."""
+    logged = {i: body for i, body in entries.items() if body.get("type") == "consent.erased"}
+    total = sum(int(body.get("leaves", 0)) for body in logged.values())
+    for row in conn.execute(select(tombstones)):
+        stone = Tombstone(row.tombstone, row.salt, row.lookup_keys, row.erased_at)
+        if logged.pop(row.entry, {}).get("record") != stone.record(row.above):
+            yield f"tombstone of entry {row.entry}", "it is not the one the log commits to"
+    for index in logged:
+        yield f"entry {index}", "the tombstone it speaks of is missing"
+    return total
+
+
+def _check_vault(conn: Connection, report: LogReport, keys: VaultKeys, entries: Entries) -> None:
+    """The vault has been taken through the lookup keys that the log speaks of."""
+    logged = 1 + sum(body.get("type") == "vault.rekeyed" for body in entries.values())
+    held = conn.execute(select(vault_state.c.lookup_keys)).scalars().all() or [1]
+    if not held == [logged] == [len(keys.lookups)]:
+        report.add("the vault", "its lookup keys are not those the log speaks of")
+
+
+def _check_notices(conn: Connection, report: LogReport, entries: Entries) -> None:
+    """Every notice is the one its entry names, and every entry has its notice."""
+    logged = {i: body for i, body in entries.items() if body.get("type") == "notice.added"}
+    for row in conn.execute(select(consent_notices)):
+        said = logged.pop(row.entry, {})
+        digest = hashlib.sha256(row.document).hexdigest()
+        if (said.get("notice"), said.get("digest"), digest) != (row.notice, row.digest, row.digest):
+            report.add(f"notice {row.notice}", f"entry {row.entry} speaks of another")
+    for index in logged:
+        report.add(f"entry {index}", "the notice it speaks of is missing")
 
 
 def _unwrap(vault: VaultKeys, people: pd.DataFrame) -> tuple[U8, NDArray[np.bool_]]:

@@ -6,6 +6,7 @@ two is entered first. Importing can add consents and withdraw them, earlier if n
 undoes a withdrawal or a refusal. Times are microseconds since 1970 in UTC.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from secrets import token_bytes
@@ -23,6 +24,7 @@ from sqlalchemy import (
     Table,
     UniqueConstraint,
     bindparam,
+    func,
     select,
     update,
 )
@@ -31,8 +33,9 @@ from compliance.batch import I64, U8, add, as_bytes, fetch, fetch_in, joined, ne
 from compliance.canonical import canonical
 from compliance.errors import ConsentInvalid, ConsentTable
 from compliance.log import Log, commit_subtree
+from compliance.notice import notices
 from compliance.store import Integer64, metadata
-from compliance.vault import VaultKeys, enrol
+from compliance.vault import VaultKeys, enrol, erased_at
 from federated import _native
 
 KINDS = ("general", "separate", "written", "guardian")
@@ -77,6 +80,7 @@ consents = Table(
     Column("expires_at", BigInteger, nullable=False),
     Column("state", String(32), nullable=False),
     Column("withdrawn_at", BigInteger, nullable=False),  # NEVER: not withdrawn
+    Column("notice", ForeignKey("notices.id"), nullable=True),
     UniqueConstraint("subject", "terms", "granted_at", "expires_at"),
 )
 
@@ -104,7 +108,21 @@ consent_leaves = Table(
     Column("consent", ForeignKey("consents.id"), nullable=False, index=True),
     Column("state", String(32), nullable=False),
     Column("withdrawn_at", BigInteger, nullable=False),  # NEVER: not withdrawn
+    Column("notice", ForeignKey("notices.id"), nullable=True),
 )
+
+# That a person was put into `restricted`, or taken out of it (until 0).
+restrictions = Table(
+    "restrictions",
+    metadata,
+    Column("entry", ForeignKey("log_entries.index"), primary_key=True),
+    Column("subject", ForeignKey("subjects.id"), nullable=False, index=True),
+    Column("until", BigInteger, nullable=False),
+    Column("reason", String(64), nullable=False),
+)
+
+# The digest of a consent's notice, or nothing, where `notices` is joined.
+DIGEST = func.coalesce(notices.c.digest, "").label("notice")
 
 
 # Reading a table
@@ -117,13 +135,16 @@ _LATEST = np.datetime64("9999-12-31T23:59:59", "us").astype(np.int64)
 Checked = tuple[NDArray[Any], NDArray[Any]]  # values, and for each what is wrong with it or ""
 
 
-def read(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
+def read(
+    rows: pd.DataFrame, known: Mapping[str, str] | None = None
+) -> tuple[pd.DataFrame, pd.Series]:
     """The consents a table of text holds, and the reason why each other row is refused.
 
     rows: columns subject (`kind:` and canonical id), purpose, recipient, categories (separated by
-    semicolons), kind, granted_at, expires_at (ISO 8601 with an offset) and withdrawn_at (the same,
-    or empty). Both results keep the index of `rows`; in the first, categories are sorted and times
-    int64 microseconds, NEVER for a consent not withdrawn. Raises ConsentTable (E403).
+    semicolons), kind, granted_at, expires_at (ISO 8601 with an offset), withdrawn_at (the same, or
+    empty) and perhaps notice. known: digests of notices, by what a row may call them. Both results
+    keep the index of `rows`; in the first, categories are sorted, times int64 microseconds, NEVER
+    for a consent not withdrawn, and notice a digest or empty. Raises ConsentTable (E403).
     """
     missing = [name for name in _CHECKS if name not in rows]
     if missing:
@@ -137,7 +158,13 @@ def read(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
     def refuse(where: NDArray[Any], why: Any) -> None:
         reasons[:] = np.where((reasons == "") & where, why, reasons)
 
-    for name, check in _CHECKS.items():
+    def _notices(text: pd.Series) -> Checked:
+        digests = text.map({"": "", **(known or {})})
+        return digests.to_numpy(object), np.where(digests.isna(), "is not known here", "")
+
+    if "notice" not in rows:
+        rows = rows.assign(notice="")
+    for name, check in {**_CHECKS, "notice": _notices}.items():
         codes, distinct = pd.factorize(rows[name].fillna("").astype(str).str.strip())
         values, problems = check(pd.Series(distinct, dtype=str))
         columns[name] = values[codes]
@@ -232,7 +259,9 @@ class Imported:
 
     new: int
     withdrawn: int  # known consents that are now withdrawn, or withdrawn earlier than before
+    noticed: int  # known consents of which the notice is known only now
     known: int  # rows that changed nothing
+    erased: int  # rows older than the erasure of their person, which change nothing either
     rejected: pd.Series  # the reason of each refused row, under that row's index
     entry: int | None
 
@@ -244,44 +273,72 @@ def import_consents(
 
     The import is one log entry; one that changes nothing leaves none. Raises E403, E404.
     """
-    found, rejected = read(rows)
+    found, rejected = read(rows, notice_names(conn))
+    codes, people = pd.factorize(found["subject"])
+    erased = found["granted_at"].to_numpy() <= erased_at(conn, keys, people)[codes]
+    found = found[~erased]
     codes, people = pd.factorize(found["subject"])
     ids, secrets = enrol(conn, keys, keys.subjects_of(people))
     found["subject"] = ids[codes]
     # Rows equal in all but the withdrawal are one consent: the one that lasts longest suffices.
-    found = found.assign(person=codes).sort_values("withdrawn_at", kind="stable")
-    accepted, found = len(found), found.drop_duplicates(KNOWN_BY, keep="last")
-    found["state"] = np.where(found["withdrawn_at"] < NEVER, WITHDRAWN, GIVEN)
+    # A notice that one of them names is that of all.
+    found = found.assign(person=codes).sort_values(["withdrawn_at", "notice"], kind="stable")
+    accepted, unique = len(found), found.drop_duplicates(KNOWN_BY, keep="last")
+    found = unique.assign(state=np.where(unique["withdrawn_at"] < NEVER, WITHDRAWN, GIVEN))
     changed = enter(conn, found)
     counts = {
         "new": int(changed["new"].sum()),
-        "withdrawn": int((~changed["new"]).sum()),
+        "withdrawn": int(changed["earlier"].sum()),
+        "noticed": int((~changed["new"] & ~changed["earlier"]).sum()),
         "known": accepted - len(changed),
     }
     entry = None
     if len(changed):
         body = {**counts, "rejected": len(rejected)}
         entry = _commit(conn, log, secrets[changed["person"]], changed, body, time=time)
-    return Imported(**counts, rejected=rejected, entry=entry)
+    return Imported(**counts, erased=int(erased.sum()), rejected=rejected, entry=entry)
+
+
+def notice_names(conn: Connection) -> dict[str, str]:
+    """The digests of all notices, by name and by digest."""
+    known = conn.execute(select(notices.c.notice, notices.c.digest)).all()
+    return {name: digest for row in known for name, digest in ((row[0], row[1]), (row[1], row[1]))}
 
 
 def enter(conn: Connection, found: pd.DataFrame) -> pd.DataFrame:
-    """Enters consents that the vault lacks, and ends those it has, earlier if need be.
+    """Enters consents that the vault lacks; ends those it has, earlier if need be.
 
-    found: subject (row ids), TERMS, granted_at, expires_at, state and withdrawn_at, one row for
-    each consent. Returns the rows that changed something, with `id` and whether they are `new`;
-    the log has yet to speak of them.
+    A known consent also gets its notice, if it had none. found: subject (row ids), TERMS,
+    granted_at, expires_at, state, withdrawn_at and notice (digest or empty), one row for each
+    consent. Returns the rows that changed something, with `id`, as they are now, and whether they
+    are `new` or end `earlier`; the log has yet to speak of them.
     """
     found = found.assign(terms=_enrol_terms(conn, found[TERMS]))
     people = found["subject"].unique()
     found = ended(found, fetch_in(conn, select(refusals), refusals.c.subject, people.tolist()))
     found = found.merge(_known(conn, people), "left", on=IDENTITY, suffixes=("", "_known"))
     found["new"] = found["id"].isna()
-    earlier = (found["withdrawn_at"] < found["withdrawn_at_known"]).fillna(False)
+    found["earlier"] = (found["withdrawn_at"] < found["withdrawn_at_known"]).fillna(False)
+    noticed = found["notice_known"].eq("") & (found["notice"] != "")
     found.loc[found["new"], "id"] = next_id(conn, consents) + np.arange(found["new"].sum())
-    add(conn, consents, found[found["new"]])
-    end(conn, found[earlier])
-    return found[found["new"] | earlier]
+    kept = ~found["new"] & ~found["earlier"]
+    for name in ("state", "withdrawn_at"):
+        found[name] = found[name].mask(kept, found[f"{name}_known"])
+    found["notice"] = found["notice"].mask(~found["new"] & ~noticed, found["notice_known"])
+    found["withdrawn_at"] = found["withdrawn_at"].astype(np.int64)
+    found["notice_id"] = _notice_ids(conn, found["notice"])
+    stored = found.assign(notice=found["notice_id"])
+    add(conn, consents, stored[found["new"]])
+    _set(conn, stored[found["earlier"] | noticed], "state", "withdrawn_at", "notice")
+    return found[found["new"] | found["earlier"] | noticed]
+
+
+def _notice_ids(conn: Connection, digests: pd.Series) -> pd.Series:
+    """Row ids of notices, None where there is none."""
+    known = conn.execute(select(notices.c.digest, notices.c.id))
+    ids = {row.digest: row.id for row in known}
+    found = [ids.get(digest) for digest in digests]
+    return pd.Series(found, digests.index, dtype=object)
 
 
 def ended(held: pd.DataFrame, said: pd.DataFrame) -> pd.DataFrame:
@@ -305,16 +362,17 @@ def ended(held: pd.DataFrame, said: pd.DataFrame) -> pd.DataFrame:
 
 def end(conn: Connection, found: pd.DataFrame) -> None:
     """Sets the state and withdrawn_at of consents in the vault, by their id."""
+    _set(conn, found, "state", "withdrawn_at")
+
+
+def _set(conn: Connection, found: pd.DataFrame, *names: str) -> None:
     if found.empty:
         return
-    columns = {"consent": "id", "to": "state", "at": "withdrawn_at"}
-    rows = zip(*(found[name].tolist() for name in columns.values()), strict=True)
-    conn.execute(
-        update(consents)
-        .where(consents.c.id == bindparam("consent"))
-        .values(state=bindparam("to"), withdrawn_at=bindparam("at")),
-        [dict(zip(columns, row, strict=True)) for row in rows],
-    )
+    values: dict[str, Any] = {column: bindparam(f"new_{column}") for column in names}
+    statement = update(consents).where(consents.c.id == bindparam("row")).values(values)
+    keys = ["row", *(f"new_{column}" for column in names)]
+    rows = zip(*(found[column].tolist() for column in ("id", *names)), strict=True)
+    conn.execute(statement, [dict(zip(keys, row, strict=True)) for row in rows])
 
 
 def _commit(
@@ -339,6 +397,7 @@ def _commit(
     subtree = {"root": root.hex(), "size": len(changed)}
     entry = log.append(conn, "consent.import", {**body, "subtree": subtree}, time=time)
     placed = changed.assign(entry=entry, position=range(len(changed)), consent=changed["id"])
+    placed["notice"] = placed["notice_id"]
     add(conn, consent_leaves, placed)
     return entry
 
@@ -355,9 +414,11 @@ def _enrol_terms(conn: Connection, wanted: pd.DataFrame) -> I64:
 
 
 def _known(conn: Connection, people: I64) -> pd.DataFrame:
-    """The consents of these people: id, IDENTITY and withdrawn_at, as nullable integers."""
-    query = select(*[consents.c[name] for name in ("id", *IDENTITY, "withdrawn_at")])
-    return fetch_in(conn, query, consents.c.subject, people.tolist()).astype("Int64")
+    """The consents of these people: id, IDENTITY, state, withdrawn_at, and notice as a digest."""
+    columns = [consents.c[name] for name in ("id", *IDENTITY, "state", "withdrawn_at")]
+    query = select(*columns, DIGEST).join_from(consents, notices, isouter=True)
+    found = fetch_in(conn, query, consents.c.subject, people.tolist())
+    return found.astype(dict.fromkeys(("id", *IDENTITY, "withdrawn_at"), "Int64"))
 
 
 # What the log holds of a consent
@@ -410,7 +471,9 @@ def reference_macs(secrets: U8, rows: pd.DataFrame, origin: str) -> U8:
 
 
 def records(consents: pd.DataFrame) -> pd.Series:
-    """The canonical JSON of each consent: times in UTC, withdrawn_at only where there is one."""
+    """The canonical JSON of each consent: times in UTC; notice, withdrawn_at where there is one."""
+    digests = consents.get("notice", pd.Series("", consents.index))
+    notice = ('","notice":"' + digests).where(digests != "", "")
     withdrawn = consents["withdrawn_at"] < NEVER
     ended = '","withdrawn_at":"' + iso(consents["withdrawn_at"].where(withdrawn, 0))
     return (
@@ -422,6 +485,7 @@ def records(consents: pd.DataFrame) -> pd.Series:
         + iso(consents["granted_at"])
         + '","kind":"'
         + consents["kind"]
+        + notice
         + '","purpose":"'
         + consents["purpose"]
         + '","recipient":"'
@@ -448,6 +512,29 @@ def refusal_records(refusals: pd.DataFrame) -> pd.Series:
         + refusals["state"]
         + '"}'
     )
+
+
+def restriction_macs(secrets: U8, restrictions: pd.DataFrame) -> U8:
+    """HMAC of each restriction's record under its person's secret: uint8 (n, 32)."""
+    until = 'true,"until":"' + iso(restrictions["until"]) + '"}'
+    records = (
+        '{"reason":"'
+        + restrictions["reason"]
+        + '","restricted":'
+        + until.where(restrictions["until"] > 0, "false}")
+    )
+    return _native.hmac_sha256_each(secrets, *joined(records))
+
+
+def restriction_references(secrets: U8, origin: str) -> U8:
+    """HMAC of what restrictions are about under each person's secret: uint8 (n, 32)."""
+    text = canonical(["concordat.restriction", origin]).decode()
+    return _native.hmac_sha256_each(secrets, *joined([text] * len(secrets)))
+
+
+def when(microseconds: int) -> str:
+    """RFC 3339 in UTC."""
+    return str(iso(pd.Series([microseconds]))[0])
 
 
 def iso(times: pd.Series) -> pd.Series:

@@ -301,6 +301,32 @@ class PersonUnknown(ConcordatError):
     code = "E408"
 
 
+class RetentionRuns(ConcordatError):
+    """The law keeps this person's records for some time yet."""
+
+    code = "E409"
+
+
+class NoticeInvalid(ConcordatError):
+    code = "E410"
+
+
+class NoticeConflict(ConcordatError):
+    """Another notice has this name."""
+
+    code = "E411"
+
+
+class NoticeUnknown(ConcordatError):
+    code = "E412"
+
+
+class TombstonesUnreadable(ConcordatError):
+    """The list of those who were erased cannot be read."""
+
+    code = "E413"
+
+
 # Receipts
 
 

@@ -17,6 +17,7 @@ it.
 from collections.abc import Callable
 
 from sqlalchemy import (
+    BigInteger,
     Column,
     Connection,
     ForeignKey,
@@ -67,8 +68,64 @@ def _people_and_notices(conn: Connection) -> None:
     )
 
 
+def _people_one_by_one(conn: Connection) -> None:
+    """Refusals, notices, restrictions, erasures, rotation of the lookup keys.
+
+    No consent had a notice, nobody was restricted or erased.
+    """
+    long = _long
+    create(
+        conn,
+        "notices",
+        Column("id", long, primary_key=True),
+        Column("notice", String(64), nullable=False, unique=True),
+        Column("digest", String(64), nullable=False, unique=True),
+        Column("document", LargeBinary, nullable=False),
+        Column("entry", ForeignKey("log_entries.index"), nullable=False, unique=True),
+    )
+    if not inspect(conn).has_table("refusals"):  # it came before this step
+        create(
+            conn,
+            "refusals",
+            Column("entry", ForeignKey("log_entries.index"), primary_key=True),
+            Column("subject", ForeignKey("subjects.id"), nullable=False, index=True),
+            Column("purpose", String(64), nullable=False),
+            Column("recipient", String(64), nullable=False),
+            Column("state", String(32), nullable=False),
+            Column("at", BigInteger, nullable=False),
+            Column("reason", String(64), nullable=False),
+        )
+    create(
+        conn,
+        "restrictions",
+        Column("entry", ForeignKey("log_entries.index"), primary_key=True),
+        Column("subject", ForeignKey("subjects.id"), nullable=False, index=True),
+        Column("until", BigInteger, nullable=False),
+        Column("reason", String(64), nullable=False),
+    )
+    create(
+        conn,
+        "tombstones",
+        Column("entry", ForeignKey("log_entries.index"), primary_key=True),
+        Column("tombstone", LargeBinary(32), nullable=False, index=True),
+        Column("salt", LargeBinary(32), nullable=False, unique=True),
+        Column("lookup_keys", Integer, nullable=False),
+        Column("erased_at", BigInteger, nullable=False),
+        Column("above", long, nullable=False),
+    )
+    create(conn, "vault", Column("lookup_keys", Integer, primary_key=True))
+    kind = long.compile(conn.dialect)
+    for table in ("consents", "consent_leaves"):
+        reference = f"ADD COLUMN notice {kind} REFERENCES notices (id)"
+        conn.execute(text(f"ALTER TABLE {_quoted(conn, table)} {reference}"))
+    conn.execute(text("CREATE INDEX ix_subjects_wrapping_key ON subjects (wrapping_key)"))
+
+
+# A 64-bit integer that SQLite, too, accepts as a primary key.
+_long = BigInteger().with_variant(Integer(), "sqlite")
+
 # Version n + 2 is made of version n + 1 by STEPS[n].
-STEPS: list[Step] = [_people_and_notices]
+STEPS: list[Step] = [_people_and_notices, _people_one_by_one]
 
 VERSION = 1 + len(STEPS)
 

@@ -74,6 +74,10 @@ _MAY: dict[str, frozenset[str]] = {
     "consent.withdrawn": _STAFF,
     "consent.revoked": _STAFF,
     "consent.invalidated": _STAFF,
+    "consent.restricted": _OFFICER,
+    "consent.lifted": _OFFICER,
+    "consent.erased": _OFFICER,
+    "notice.added": _STAFF,
     "job.asked": frozenset({"engineer"}),
     "audit.read": frozenset(ROLES),
 }
@@ -477,9 +481,10 @@ def _roles(type_: str) -> str:
 
 # Auditing
 
-# What only users write once there are any. Entries of a partner's doing carry its name.
+# What only users write once there are any. Entries of a partner's doing carry its name; a node
+# whose store was restored repeats erasures by itself.
 _BY_EITHER = FOUR_EYES | {"agreement.suspended"}
-_OURS = frozenset(_MAY) - _BY_EITHER
+_OURS = frozenset(_MAY) - _BY_EITHER - {"consent.erased"}
 
 
 def problems(

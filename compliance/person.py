@@ -1,4 +1,4 @@
-"""One person at a time: grant, renew, refuse, withdraw.
+"""One person at a time: grant, renew, refuse, withdraw, restrict, lift.
 
 Each is one entry of the log, or one for each purpose and recipient. It holds two HMACs under the
 person's secret, of what is recorded and of what it is for, beside the entry's own random nonce.
@@ -10,10 +10,11 @@ from datetime import datetime
 from typing import Any
 
 import pandas as pd
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, insert, select, update
 
 from compliance.batch import U8, as_bytes, fetch
 from compliance.consent import (
+    DIGEST,
     ENDED,
     GIVEN,
     GRANTED,
@@ -30,19 +31,27 @@ from compliance.consent import (
     ended,
     enter,
     invalid,
-    iso,
     microseconds,
+    notice_names,
     read,
     record_macs,
     reference_macs,
     refusal_macs,
     refusals,
+    restriction_macs,
+    restriction_references,
+    restrictions,
     terms,
     value,
+    when,
 )
 from compliance.errors import ConsentSuperseded, NothingToChange, PersonUnknown
 from compliance.log import Log
-from compliance.vault import VaultKeys, enrol, subjects
+from compliance.notice import notices
+from compliance.vault import VaultKeys, enrol, erased_at, subjects
+
+RESTRICTED = "consent.restricted"
+LIFTED = "consent.lifted"
 
 # What the log calls each change, by the state it leads to.
 ENTRY_TYPES = {
@@ -70,6 +79,18 @@ class Change:
 
     def to_json(self) -> dict[str, Any]:
         return vars(self) | {"at": when(self.at)}
+
+
+@dataclass(frozen=True)
+class Restriction:
+    """That a person was put into `restricted`, or taken out of it, and where the log says so."""
+
+    restricted: bool
+    until: int  # microseconds since 1970; 0 if not restricted
+    entry: int
+
+    def to_json(self) -> dict[str, Any]:
+        return vars(self) | {"until": when(self.until) if self.restricted else None}
 
 
 @dataclass(frozen=True)
@@ -128,7 +149,7 @@ class Changes:
         """
         row = {name: value(name, said[name]) for name in ("purpose", "recipient")}
         row |= {"state": REFUSED, **self._when_and_why(said)}
-        return self._refuse(self._enrol(subject), row)
+        return self._refuse(self._enrol(subject, row["at"]), row)
 
     def withdraw(self, subject: str, said: Said, state: str = WITHDRAWN) -> list[Change]:
         """Ends consents: all of a person's, or those for a purpose, a recipient, or both.
@@ -157,6 +178,28 @@ class Changes:
             for purpose, recipient in pairs
         ]
 
+    def restrict(self, subject: str, said: Said) -> Restriction:
+        """Keeps a person out of every run, and from being erased until the law allows it.
+
+        said: until, and perhaps reason. Raises ConsentInvalid (E405), PersonUnknown (E408).
+        """
+        until, reason = value("until", said["until"]), self._reason(said)
+        if until <= microseconds(self.now):
+            raise invalid("until lies in the past")
+        return self._restrict(self.find(subject), until, reason)
+
+    def lift(self, subject: str, said: Said) -> Restriction:
+        """Ends a restriction. said: perhaps reason. Raises E405, E407, E408."""
+        reason, person = self._reason(said), self.find(subject)
+        if not self.restricted_until(person):
+            raise NothingToChange("This person is not restricted.", "See `concordat consent show`.")
+        return self._restrict(person, 0, reason)
+
+    def restricted_until(self, person: Person) -> int:
+        """Until when at least; 0 if the person is not restricted."""
+        query = select(restrictions.c.until).where(restrictions.c.subject == person.id)
+        return self.conn.execute(query.order_by(restrictions.c.entry.desc()).limit(1)).scalar() or 0
+
     def find(self, subject: str) -> Person:
         """Raises PersonUnknown (E408), VaultKey (E404)."""
         (name,) = as_bytes(self.keys.subjects_of([subject]))
@@ -169,9 +212,14 @@ class Changes:
         return Person(int(row["id"].iloc[0]), self.keys.unwrap(row))
 
     def consents(self, person: Person) -> pd.DataFrame:
-        """A person's consents with their terms, as they are now."""
-        columns = [column for column in consents.c if column is not consents.c.terms]
-        query = select(*columns, *(terms.c[name] for name in TERMS)).join_from(consents, terms)
+        """A person's consents with terms and the digests of notices, as they are now."""
+        apart = (consents.c.terms, consents.c.notice)
+        columns = [column for column in consents.c if column not in apart]
+        query = (
+            select(*columns, *(terms.c[name] for name in TERMS), DIGEST)
+            .join_from(consents, terms)
+            .join(notices, consents.c.notice == notices.c.id, isouter=True)
+        )
         return fetch(self.conn, query.where(consents.c.subject == person.id))
 
     def refusals(self, person: Person) -> pd.DataFrame:
@@ -180,17 +228,24 @@ class Changes:
 
     # Recording
 
-    def _enrol(self, subject: str) -> Person:
+    def _enrol(self, subject: str, at: int) -> Person:
+        """Whoever says something at a time. Raises ConsentSuperseded (E406)."""
+        (erased,) = erased_at(self.conn, self.keys, [subject]).tolist()
+        if at <= erased:
+            raise ConsentSuperseded(
+                f"This person was erased later, at {when(erased)}.",
+                "Nothing was recorded: only what was said after that counts.",
+            )
         ids, secret = enrol(self.conn, self.keys, self.keys.subjects_of([subject]))
         return Person(int(ids[0]), secret)
 
     def _give(self, subject: str, said: Said, state: str) -> Change:
         rows = pd.DataFrame([{"withdrawn_at": "", **said, "subject": subject}], dtype=str)
-        found, refused = read(rows)
+        found, refused = read(rows, notice_names(self.conn))
         for reason in refused:
             raise invalid(reason)
-        person = self._enrol(subject)
         at = int(found["granted_at"].iloc[0])
+        person = self._enrol(subject, at)
         purpose, recipient = (str(found[name].iloc[0]) for name in ("purpose", "recipient"))
         last = self._last_no(person, purpose, recipient)
         if at <= last:
@@ -204,7 +259,9 @@ class Changes:
             record = record_macs(person.secret, changed)
             entry = self._append(ENTRY_TYPES[state], person, changed, record)
             leaf = {"entry": entry, "position": 0, "consent": int(changed["id"].iloc[0])}
-            row = {**leaf, "state": state, "withdrawn_at": NEVER}
+            (now,) = changed[["state", "withdrawn_at", "notice_id"]].to_dict("records")
+            row = {**leaf, "state": now["state"], "withdrawn_at": now["withdrawn_at"]}
+            row["notice"] = now["notice_id"]
             self.conn.execute(insert(consent_leaves).values(row))
         return Change(state, purpose, recipient, at, len(changed), entry)
 
@@ -219,6 +276,18 @@ class Changes:
         end(self.conn, changed)
         where = row["purpose"], row["recipient"]
         return Change(row["state"], *where, row["at"], len(changed), entry)
+
+    def _restrict(self, person: Person, until: int, reason: str) -> Restriction:
+        row = {"until": until, "reason": reason}
+        record = restriction_macs(person.secret, pd.DataFrame([row]))
+        reference = restriction_references(person.secret, self.log.origin)
+        body = {"record": record.tobytes().hex(), "reference": reference.tobytes().hex()}
+        entry = self.log.append(self.conn, RESTRICTED if until else LIFTED, body, time=self.now)
+        self.conn.execute(insert(restrictions).values(entry=entry, subject=person.id, **row))
+        self.conn.execute(
+            update(subjects).where(subjects.c.id == person.id).values(restricted=until > 0)
+        )
+        return Restriction(until > 0, until, entry)
 
     def _append(self, type_: str, person: Person, row: pd.DataFrame, record: U8) -> int:
         """One entry on a consent or refusal; its index."""
@@ -235,12 +304,11 @@ class Changes:
         return max(both["at"], default=-1)
 
     def _when_and_why(self, said: Said) -> dict[str, Any]:
-        at, reason = value("at", said["at"]), said.get("reason", "")
+        at = value("at", said["at"])
         if at > microseconds(self.now):
             raise invalid("at lies in the future")
-        return {"at": at, "reason": value("reason", reason) if reason else ""}
+        return {"at": at, "reason": self._reason(said)}
 
-
-def when(microseconds: int) -> str:
-    """RFC 3339 in UTC."""
-    return str(iso(pd.Series([microseconds]))[0])
+    def _reason(self, said: Said) -> str:
+        reason = said.get("reason", "")
+        return str(value("reason", reason)) if reason else ""

@@ -1,7 +1,7 @@
 """The store in a PostgreSQL database. All SQL that only PostgreSQL knows is in this file."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing
 from typing import Any
 
 import psycopg
@@ -50,6 +50,18 @@ def insert_columns(conn: Connection, table: Table, columns: Mapping[str, list[An
     with cursor, cursor.copy(statement) as copy:
         for row in zip(*columns.values(), strict=True):
             copy.write_row(row)
+
+
+def scrub(engine: Engine, tables: Sequence[str]) -> None:
+    """Frees the tables' dead rows, once no transaction can see them."""
+    with closing(engine.raw_connection()) as conn:
+        connection: Any = conn.driver_connection
+        connection.autocommit = True
+        try:
+            for name in tables:
+                connection.execute(sql.SQL("VACUUM {}").format(sql.Identifier(name)))
+        finally:
+            connection.autocommit = False
 
 
 def mistyped(conn: Connection, table: Table) -> Iterator[tuple[Column[Any], int]]:

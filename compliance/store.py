@@ -4,7 +4,7 @@ Modules add their tables to `metadata` when they are imported. A change of a tab
 released needs a step in `compliance.migrations`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
@@ -53,6 +53,7 @@ class _Backend(Protocol):
     def insert_columns(
         self, conn: Connection, table: Table, columns: Mapping[str, list[Any]]
     ) -> None: ...
+    def scrub(self, engine: Engine, tables: Sequence[str]) -> None: ...
     def mistyped(self, conn: Connection, table: Table) -> Iterator[tuple[Column[Any], int]]: ...
     def problem(self, error: BaseException | None) -> ConcordatError | None: ...
 
@@ -101,6 +102,17 @@ def read(engine: Engine) -> Iterator[Connection]:
 def insert_columns(conn: Connection, table: Table, columns: Mapping[str, list[Any]]) -> None:
     """Inserts many rows at once, given the values of each column, none of them of NumPy's types."""
     _BACKENDS[conn.dialect.name].insert_columns(conn, table, columns)
+
+
+def scrub(engine: Engine, tables: Iterable[Table]) -> None:
+    """Leaves nothing of deleted rows where the database still keeps it for itself. Raises E70x.
+
+    In SQLite's file deleted rows are overwritten already; this empties the write-ahead log.
+    PostgreSQL's dead rows are freed; its own log goes with its retention.
+    """
+    backend = _BACKENDS[engine.dialect.name]
+    with _translated(backend):
+        backend.scrub(engine, [table.name for table in tables])
 
 
 def mistyped(conn: Connection) -> Iterator[tuple[Column[Any], int]]:

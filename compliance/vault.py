@@ -7,7 +7,9 @@ log holds only HMACs under that secret: once the row is gone, nothing ties its e
 import hashlib
 import os
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from secrets import token_bytes
 from typing import Self
@@ -16,15 +18,41 @@ import numpy as np
 import pandas as pd
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from sqlalchemy import Boolean, Column, Connection, LargeBinary, String, Table, select
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    func,
+    select,
+)
 
-from compliance.batch import I64, U8, Strings, add, as_bytes, fetch_in, from_bytes, joined, next_id
+from compliance.batch import (
+    I64,
+    U8,
+    Strings,
+    add,
+    as_bytes,
+    fetch,
+    fetch_in,
+    from_bytes,
+    joined,
+    joined_rows,
+    next_id,
+)
 from compliance.errors import VaultKey
 from compliance.store import Integer64, metadata
 from federated import _native
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
+WRAPPING_KEYS = 256  # of a new node
+MAX_KEYS = 4096  # in a file
 
 subjects = Table(
     "subjects",
@@ -32,66 +60,142 @@ subjects = Table(
     Column("id", Integer64, primary_key=True),
     Column("subject", LargeBinary(32), nullable=False, unique=True),
     Column("secret", LargeBinary, nullable=False),  # nonce, AES-256-GCM ciphertext and tag
-    Column("wrapping_key", String(16), nullable=False),
+    Column("wrapping_key", String(16), nullable=False, index=True),
     Column("restricted", Boolean, nullable=False),
 )
+
+# Of everybody who was erased, what tells that they were, to whoever has the lookup keys and the
+# identifier; and what the log's entry commits to.
+tombstones = Table(
+    "tombstones",
+    metadata,
+    Column("entry", ForeignKey("log_entries.index"), primary_key=True),
+    Column("tombstone", LargeBinary(32), nullable=False, index=True),
+    Column("salt", LargeBinary(32), nullable=False, unique=True),
+    Column("lookup_keys", Integer, nullable=False),  # how many there were then
+    Column("erased_at", BigInteger, nullable=False),
+    Column("above", Integer64, nullable=False),  # the highest row id that people had then
+)
+
+
+# How many lookup keys the rows of `subjects` have been taken through: one row; none means one.
+vault = Table("vault", metadata, Column("lookup_keys", Integer, primary_key=True))
 
 
 @dataclass(frozen=True, repr=False)
 class VaultKeys:
-    """The lookup key finds a person; the wrapping key opens the person's secret."""
+    """Lookup keys find a person; wrapping keys open the people's secrets.
+
+    Both are keys of 32 bytes, one after the other. A person is found by one HMAC after the other,
+    under every lookup key in turn. A secret is wrapped under one of the wrapping keys, which the
+    vault's row names.
+    """
 
     lookup: bytes
     wrapping: bytes
 
     @classmethod
     def load(cls, lookup: Path, wrapping: Path) -> Self:
-        """Raises VaultKey (E404) unless both are files of 32 bytes that only their owner reads."""
-        return cls(_read_key(lookup), _read_key(wrapping))
+        """Raises VaultKey (E404) unless both are files of such keys that only their owner reads."""
+        return cls(_read_keys(lookup), _read_keys(wrapping))
 
-    @property
-    def wrapping_id(self) -> str:
-        """Names the wrapping key in the vault: 16 hex digits of a SHA-256 over it."""
-        return hashlib.sha256(b"concordat wrapping key id\0" + self.wrapping).hexdigest()[:16]
+    @cached_property
+    def lookups(self) -> list[bytes]:
+        """The lookup keys, in the order in which they came into use."""
+        return _each(self.lookup)
 
-    def subjects_of(self, ids: Strings) -> U8:
-        """HMAC-SHA256 of each `kind:id` under the lookup key: uint8 (n, 32)."""
-        return _native.hmac_sha256(self.lookup, *joined(ids))
+    @cached_property
+    def by_id(self) -> dict[str, bytes]:
+        """The wrapping keys by their names: 16 hex digits of a SHA-256."""
+        return {wrapping_id(key): key for key in _each(self.wrapping)}
 
-    def wrap(self, plain: U8, of: U8) -> list[bytes]:
-        """Encrypts secrets, uint8 (n, 32), each bound to its subject, uint8 (n, 32)."""
-        cipher = AESGCM(self.wrapping)
+    def subjects_of(self, ids: Strings, count: int | None = None) -> U8:
+        """HMAC-SHA256 of each `kind:id` under the lookup keys, or the first few: uint8 (n, 32)."""
+        first, *others = self.lookups[:count]
+        found: U8 = _native.hmac_sha256(first, *joined(ids))
+        for key in others:
+            found = _native.hmac_sha256(key, *joined_rows(found))
+        return found
+
+    def wrapping_of(self, people: U8) -> list[str]:
+        """Which wrapping key each of these new subjects, uint8 (n, 32), gets: any, but evenly."""
+        names = list(self.by_id)
+        return [names[at] for at in people[:, :2].astype(np.int64) @ [256, 1] % len(names)]
+
+    def wrap(self, plain: U8, of: U8, under: Sequence[str]) -> list[bytes]:
+        """Encrypts secrets, uint8 (n, 32), each bound to its subject, under the keys named."""
+        ciphers = self._ciphers
         nonces = token_bytes(NONCE_BYTES * len(plain))
         return [
-            (nonce := nonces[at : at + NONCE_BYTES]) + cipher.encrypt(nonce, secret, subject)
-            for at, secret, subject in zip(
-                range(0, len(nonces), NONCE_BYTES), as_bytes(plain), as_bytes(of), strict=True
+            (nonce := nonces[at : at + NONCE_BYTES]) + ciphers[name].encrypt(nonce, secret, subject)
+            for at, secret, subject, name in zip(
+                range(0, len(nonces), NONCE_BYTES),
+                as_bytes(plain),
+                as_bytes(of),
+                under,
+                strict=True,
             )
         ]
 
     def unwrap(self, wrapped: pd.DataFrame) -> U8:
         """The secrets of vault rows (columns subject, secret, wrapping_key): uint8 (n, 32).
 
-        Raises VaultKey (E404) if this is not the key they were wrapped with.
+        Raises VaultKey (E404) if these are not the keys they were wrapped with.
         """
-        if not (wrapped["wrapping_key"] == self.wrapping_id).all():
-            raise _wrong_key()
-        cipher = AESGCM(self.wrapping)
+        ciphers = self._ciphers
+        columns = (wrapped[name] for name in ("wrapping_key", "secret", "subject"))
         try:
             plain = b"".join(
-                cipher.decrypt(secret[:NONCE_BYTES], secret[NONCE_BYTES:], subject)
-                for secret, subject in zip(wrapped["secret"], wrapped["subject"], strict=True)
+                ciphers[name].decrypt(secret[:NONCE_BYTES], secret[NONCE_BYTES:], subject)
+                for name, secret, subject in zip(*columns, strict=True)
             )
-        except (InvalidTag, ValueError):
+        except (InvalidTag, KeyError, ValueError):
             raise _wrong_key() from None
         return from_bytes([plain], KEY_BYTES)
 
+    @cached_property
+    def _ciphers(self) -> dict[str, AESGCM]:
+        return {name: AESGCM(key) for name, key in self.by_id.items()}
 
-def create_key(path: Path) -> None:
-    """Writes a new random key where no file is yet, readable by its owner only."""
+
+def wrapping_id(key: bytes) -> str:
+    return hashlib.sha256(b"concordat wrapping key id\0" + key).hexdigest()[:16]
+
+
+def _each(keys: bytes) -> list[bytes]:
+    return [keys[at : at + KEY_BYTES] for at in range(0, len(keys), KEY_BYTES)]
+
+
+def create_key(path: Path, count: int = 1) -> None:
+    """Writes new random keys where no file is yet, readable by its owner only."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
-        file.write(token_bytes(KEY_BYTES))
+        file.write(token_bytes(count * KEY_BYTES))
+
+
+def replace_keys(path: Path, keys: bytes) -> None:
+    """Writes keys in place of those in a file, whole or not at all, and destroys the old file.
+
+    What the disk itself keeps of it (spare blocks, snapshots) is out of reach from here.
+    """
+    partial = path.with_name(path.name + ".partial")
+    partial.unlink(missing_ok=True)
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(keys)
+        file.flush()
+        os.fsync(file.fileno())
+    with path.open("r+b") as old:
+        partial.replace(path)
+        size = old.seek(0, os.SEEK_END)
+        old.seek(0)
+        old.write(token_bytes(size))
+        old.flush()
+        os.fsync(old.fileno())
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def enrol(conn: Connection, keys: VaultKeys, people: U8) -> tuple[I64, U8]:
@@ -108,23 +212,58 @@ def enrol(conn: Connection, keys: VaultKeys, people: U8) -> tuple[I64, U8]:
     secrets[at] = keys.unwrap(known)
 
     new = ids == 0
-    ids[new] = next_id(conn, subjects) + np.arange(new.sum())
+    ids[new] = _next_person(conn) + np.arange(new.sum())
+    under = keys.wrapping_of(people[new])
     rows = {
         "id": ids[new],
         "subject": as_bytes(people[new]),
-        "secret": keys.wrap(secrets[new], people[new]),
-        "wrapping_key": keys.wrapping_id,
+        "secret": keys.wrap(secrets[new], people[new], under),
+        "wrapping_key": under,
         "restricted": False,
     }
     add(conn, subjects, pd.DataFrame(rows))
     return ids, secrets
 
 
-def _read_key(path: Path) -> bytes:
+def lookup_keys(conn: Connection) -> int:
+    """How many lookup keys the vault's rows have been taken through."""
+    return int(conn.execute(select(vault.c.lookup_keys)).scalar() or 1)
+
+
+def tombstones_of(people: U8) -> U8:
+    """What stays of subjects, uint8 (n, 32), once they are erased: uint8 (n, 32)."""
+    return _native.hmac_sha256_each(people, *joined(["concordat.erased"] * len(people)))
+
+
+def erased_at(conn: Connection, keys: VaultKeys, ids: Strings) -> I64:
+    """When each of these people was last erased, int64 (n,) microseconds; -1 if never.
+
+    ids: `kind:` and canonical id.
+    """
+    ids = list(ids)
+    at = np.full(len(ids), -1, np.int64)
+    columns = (tombstones.c[name] for name in ("tombstone", "lookup_keys", "erased_at"))
+    stones = fetch(conn, select(*columns))
+    for count in stones["lookup_keys"].unique().tolist():
+        group = stones[stones["lookup_keys"] == count]
+        known = group.groupby("tombstone")["erased_at"].max()
+        names = as_bytes(tombstones_of(keys.subjects_of(ids, count)))
+        found = pd.Series(names, dtype=object).map(known).fillna(-1).to_numpy(np.int64)
+        at = np.maximum(at, found)
+    return at
+
+
+def _next_person(conn: Connection) -> int:
+    """A row id that nobody had: not even somebody who was erased."""
+    erased = conn.execute(select(func.coalesce(func.max(tombstones.c.above), 0))).scalar_one()
+    return max(next_id(conn, subjects), 1 + int(erased))
+
+
+def _read_keys(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             shared = stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077
-            key = file.read(KEY_BYTES + 1)
+            key = file.read(MAX_KEYS * KEY_BYTES + 1)
     except OSError as error:
         raise VaultKey(
             f"A vault key cannot be read: {error.strerror}.",
@@ -135,9 +274,9 @@ def _read_key(path: Path) -> bytes:
             "Others than its owner may read a vault key.",
             "Check who has had access, then restrict the key file to mode 0600.",
         )
-    if len(key) != KEY_BYTES:
+    if not key or len(key) % KEY_BYTES:
         raise VaultKey(
-            f"A vault key file does not hold {KEY_BYTES} bytes.",
+            f"A vault key file does not hold keys of {KEY_BYTES} bytes.",
             "Restore the node's key files from their backup.",
         )
     return key

@@ -94,18 +94,36 @@ class AdminService(admin_pb2_grpc.AdminServicer):
     ) -> admin_pb2.ConsentReply:
         return self._consent(partial(consents.withdraw, by=request.by), request, context)
 
+    def RestrictPerson(  # noqa: N802
+        self, request: admin_pb2.ConsentRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.ConsentReply:
+        return self._consent(consents.restrict, request, context)
+
+    def LiftRestriction(  # noqa: N802
+        self, request: admin_pb2.ConsentRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.ConsentReply:
+        return self._consent(consents.lift, request, context)
+
+    def ErasePerson(  # noqa: N802
+        self, request: admin_pb2.ConsentRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.ConsentReply:
+        return self._consent(consents.erase, request, context)
+
+    def ShowPerson(  # noqa: N802
+        self, request: admin_pb2.ConsentRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.ConsentReply:
+        return self._consent(consents.show, request, context)
+
     def _consent(
         self,
-        change: Callable[[Node, str, Mapping[str, str]], list[dict[str, Any]]],
+        change: Callable[[Node, str, Mapping[str, str]], Any],
         request: admin_pb2.ConsentRequest,
         context: grpc.ServicerContext,
     ) -> admin_pb2.ConsentReply:
         said = {field.name: getattr(request, field.name) for field in request.DESCRIPTOR.fields}
         try:
             subject = consents.subject_of(self._node, request.identifier_kind, request.identifier)
-            return admin_pb2.ConsentReply(
-                changes_json=json.dumps(change(self._node, subject, said))
-            )
+            return admin_pb2.ConsentReply(json=json.dumps(change(self._node, subject, said)))
         except ConcordatError as error:
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, _details(error))
 

@@ -34,7 +34,7 @@ from parties import (
     server,
 )
 from parties.config import Home, Sector
-from parties.errors import PersonUnclear
+from parties.errors import ConfigError, PersonUnclear
 from parties.node import Node
 from protos.errors import ConcordatError
 
@@ -55,6 +55,8 @@ def _group(name: str, text: str) -> typer.Typer:
 
 pair = _group("pair", "Pair two nodes: an invitation, and a fingerprint read over the phone.")
 consent = _group("consent", "The consents that decide who may take part.")
+notice = typer.Typer(help="What people were told when they were asked.", no_args_is_help=True)
+consent.add_typer(notice, name="notice")
 agreement = _group("agreement", "What two institutions sign before anything runs.")
 job = _group("job", "Run a joint job under an agreement, and look at past runs.")
 scorecard = _group("scorecard", "The bank's scorecards, for jobs of the kind score.")
@@ -82,6 +84,7 @@ GrantedAt = Annotated[
     str, typer.Option(help="From when on, ISO 8601 with an offset; by default now.")
 ]
 ExpiresAt = Annotated[str, typer.Option(help="Until when, ISO 8601 with an offset.")]
+NoticeName = Annotated[str, typer.Option("--notice", help="The notice's name or digest.")]
 At = Annotated[str, typer.Option(help="When, ISO 8601 with an offset; by default now.")]
 
 _WARN_DAYS = 30
@@ -386,6 +389,7 @@ def grant(
     expires_at: ExpiresAt,
     kind: Annotated[str, typer.Option(help="general, separate, written or guardian.")],
     granted_at: GrantedAt = "",
+    notice: NoticeName = "",
     phone: Phone = None,
     email: Email = None,
     resident_id: ResidentId = None,
@@ -402,6 +406,7 @@ def grant(
         "categories": categories,
         "kind": kind,
         "granted_at": granted_at,
+        "notice": notice,
         "expires_at": expires_at,
     }
     _changed(consents.grant(opened, whom, said), as_json=as_json)
@@ -416,6 +421,7 @@ def renew_consent(
     recipient: Recipient,
     expires_at: ExpiresAt,
     granted_at: GrantedAt = "",
+    notice: NoticeName = "",
     phone: Phone = None,
     email: Email = None,
     resident_id: ResidentId = None,
@@ -430,6 +436,7 @@ def renew_consent(
         "purpose": purpose,
         "recipient": recipient,
         "granted_at": granted_at,
+        "notice": notice,
         "expires_at": expires_at,
     }
     _changed(consents.renew(opened, whom, said), as_json=as_json)
@@ -485,6 +492,174 @@ def withdraw(
     )
     said = {"purpose": purpose, "recipient": recipient, "at": at, "reason": reason}
     _changed(consents.withdraw(opened, whom, said, by), as_json=as_json)
+
+
+@consent.command()
+@_act
+def restrict(
+    home: HomePath,
+    *,
+    until: Annotated[
+        str, typer.Option(help="Until when the law wants it, ISO 8601 with an offset.")
+    ],
+    reason: Reason = "",
+    phone: Phone = None,
+    email: Email = None,
+    resident_id: ResidentId = None,
+    company_code: CompanyCode = None,
+    as_json: AsJson = False,
+) -> None:
+    """Keep a person out of every run, and from being erased until a date."""
+    opened, whom = _whom(
+        home, phone=phone, email=email, resident_id=resident_id, company_code=company_code
+    )
+    done = consents.restrict(opened, whom, {"until": until, "reason": reason})
+    if as_json:
+        print(json.dumps(done))
+        return
+    out.print(f"Restricted until {done['until']} at least, entry {done['entry']} of the log.")
+
+
+@consent.command()
+@_act
+def lift(
+    home: HomePath,
+    *,
+    reason: Reason = "",
+    phone: Phone = None,
+    email: Email = None,
+    resident_id: ResidentId = None,
+    company_code: CompanyCode = None,
+    as_json: AsJson = False,
+) -> None:
+    """End a person's restriction."""
+    opened, whom = _whom(
+        home, phone=phone, email=email, resident_id=resident_id, company_code=company_code
+    )
+    done = consents.lift(opened, whom, {"reason": reason})
+    if as_json:
+        print(json.dumps(done))
+        return
+    out.print(f"No longer restricted, entry {done['entry']} of the log.")
+
+
+@consent.command()
+@_act
+def erase(
+    home: HomePath,
+    *,
+    phone: Phone = None,
+    email: Email = None,
+    resident_id: ResidentId = None,
+    company_code: CompanyCode = None,
+    as_json: AsJson = False,
+) -> None:
+    """Erase a person for good. The log stays as it is; nothing ties it to them any more."""
+    opened, whom = _whom(
+        home, phone=phone, email=email, resident_id=resident_id, company_code=company_code
+    )
+    done = consents.erase(opened, whom, {})
+    if as_json:
+        print(json.dumps(done))
+        return
+    out.print(
+        f"Erased at {done['erased_at']}, entry {done['entry']} of the log; {done['leaves']} of its "
+        "records can no longer be tied to anybody."
+    )
+    for path in done["files"]:
+        out.print(f"Taken out of {escape(path)}")
+
+
+@consent.command("show")
+@_verb
+def show_person(
+    home: HomePath,
+    *,
+    phone: Phone = None,
+    email: Email = None,
+    resident_id: ResidentId = None,
+    company_code: CompanyCode = None,
+    as_json: AsJson = False,
+) -> None:
+    """What the vault holds of a person; with --json, records by ISO/IEC TS 27560."""
+    opened, whom = _whom(
+        home, phone=phone, email=email, resident_id=resident_id, company_code=company_code
+    )
+    found = consents.show(opened, whom, {})
+    if as_json:
+        print(json.dumps(found))
+        return
+    if found["restricted_until"]:
+        out.print(f"[bold]Restricted[/] until {found['restricted_until']} at least.")
+    table = Table(
+        *("state", "purpose", "recipient", "categories", "kind", "from", "until", "entries")
+    )
+    for one in found["consents"]:
+        ended = one["withdrawn_at"] or one["expires_at"]
+        entries = " ".join(str(place["entry"]) for place in one["log"])
+        table.add_row(
+            *(one[name] for name in ("state", "purpose", "recipient", "categories", "kind")),
+            *(one["granted_at"], ended, entries),
+        )
+    for no in found["refusals"]:
+        table.add_row(
+            *(no["state"], no["purpose"], no["recipient"], "", escape(no["reason"])),
+            *(no["at"], "", str(no["entry"])),
+        )
+    out.print(table)
+    lacking = sorted({field for one in found["consents"] for field in one["missing"]})
+    if lacking:
+        out.print(f"ISO/IEC TS 27560 also wants: {', '.join(lacking)}. A notice says it.")
+
+
+@notice.command("add")
+@_act
+def add_notice(
+    home: HomePath,
+    file: Annotated[Path, typer.Argument(help="The notice, YAML; see docs/reference/notice.yaml.")],
+    as_json: AsJson = False,
+) -> None:
+    """Register a notice, so that consents can refer to it by its name."""
+    done = consents.add_notice(_open(home), file)
+    if as_json:
+        print(json.dumps(done))
+        return
+    known = "is known already" if done["entry"] is None else f"is entry {done['entry']} of the log"
+    out.print(f"[bold]{done['notice']}[/] {known}; SHA-256 {done['digest']}.")
+
+
+@notice.command("list")
+@_verb
+def list_notices(home: HomePath, as_json: AsJson = False) -> None:
+    """Every notice, its digest and what it is for."""
+    known = [
+        {"notice": one.notice, "digest": one.digest, "purposes": list(one.purposes)}
+        for one in consents.notices(Node.open(Home(home)))
+    ]
+    if as_json:
+        print(json.dumps(known))
+        return
+    table = Table("notice", "SHA-256", "purposes")
+    for one in known:
+        table.add_row(str(one["notice"]), str(one["digest"])[:16] + "…", ", ".join(one["purposes"]))
+    out.print(table)
+
+
+@notice.command("show")
+@_verb
+def show_notice(
+    home: HomePath,
+    name: Annotated[str, typer.Argument(metavar="NOTICE", help="Its name or digest.")],
+    as_json: AsJson = False,
+) -> None:
+    """A notice as it was registered."""
+    found = consents.find_notice(Node.open(Home(home)), name)
+    if as_json:
+        print(found.document.decode())
+        return
+    out.print(
+        yaml.safe_dump(json.loads(found.document), sort_keys=False, allow_unicode=True), end=""
+    )
 
 
 @agreement.command()
@@ -969,6 +1144,21 @@ def renew(home: HomePath) -> None:
     opened = Node.open(Home(home))
     opened.renew_certificate()
     out.print(f"The new certificate is good for {opened.days_left()} days.")
+
+
+@node.command("rotate")
+@_verb
+def rotate_keys(
+    home: HomePath,
+    key: Annotated[str, typer.Argument(help="lookup or wrapping; see docs/keys.md.")],
+) -> None:
+    """Rotate the vault's keys: `lookup` finds people, `wrapping` keeps their secrets."""
+    if key not in {"lookup", "wrapping"}:
+        raise ConfigError(
+            f"There is no key {key!r} to rotate so.", "Name one of lookup and wrapping."
+        )
+    entry = consents.rotate(Node.open(Home(home)), key)
+    out.print(f"Rotated; entry {entry} of the log. Back up the folder `keys` again.")
 
 
 @node.command()

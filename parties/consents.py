@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pandas as pd
-from sqlalchemy import case, func, literal, select
+from sqlalchemy import Connection, case, func, literal, select
 
-from compliance import consent, people
+from compliance import consent, erasure, notice, people, record, register
 from compliance.consent import (
     GRANTED,
     INVALIDATED,
@@ -21,9 +22,13 @@ from compliance.consent import (
     microseconds,
     refusals,
     terms,
+    when,
 )
+from compliance.log import Log
+from compliance.notice import Notice
 from compliance.person import Change, Changes
 from federated.identifiers import Kind, normalise, with_kind
+from parties.agreements import read_document
 from parties.errors import NoConsentIdentifier, PersonUnclear
 from parties.files import write_private
 from parties.node import Node
@@ -38,6 +43,7 @@ _COLUMNS = [
     "expires_at",
     "withdrawn_at",
 ]
+_OPTIONAL = ["notice"]
 
 
 def import_file(node: Node, path: Path) -> dict[str, Any]:
@@ -46,11 +52,13 @@ def import_file(node: Node, path: Path) -> dict[str, Any]:
     The identifier's column is named after its kind. Rows that are refused go to a file of their
     own in the home. Raises E11x for the table, NoConsentIdentifier, VaultKey.
     """
-    kind = _identifier(csv_header(path), path)
+    header = csv_header(path)
+    kind = _identifier(header, path)
     identifier = Identifier(column=kind, kind=kind, region=node.config.region)
-    table = read_columns(path, None, identifier, _COLUMNS)
+    columns = [*_COLUMNS, *(name for name in _OPTIONAL if name in header)]
+    table = read_columns(path, None, identifier, columns)
     found = normalise(table.column(0), kind, region=identifier.region)
-    rows = table.remove_column(0).rename_columns(_COLUMNS).to_pandas()
+    rows = table.remove_column(0).rename_columns(columns).to_pandas()
     rows["subject"] = with_kind(kind, found.ids).to_pandas()
     identified = rows["subject"].notna()
     with node.writing() as conn:
@@ -65,7 +73,9 @@ def import_file(node: Node, path: Path) -> dict[str, Any]:
         "read": len(rows),
         "new": done.new,
         "withdrawn": done.withdrawn,
+        "noticed": done.noticed,
         "known": done.known,
+        "erased": done.erased,
         "rejected": {str(reason): int(n) for reason, n in rejected.value_counts().items()},
         "rejects_file": _write_rejects(node, path, rejected, table.column(0).to_pandas()),
     }
@@ -151,12 +161,118 @@ def withdraw(node: Node, subject: str, said: Said, by: str = "") -> list[dict[st
 def _change(node: Node, change: Callable[[Changes], Change | list[Change]]) -> list[dict[str, Any]]:
     with node.writing() as conn:
         log = people.acting(conn, node.log, node.actor)
-        done = change(Changes(conn, log, node.vault_keys, node.now()))
+        done = change(_changes(node, conn, log))
         log.checkpoint(conn)
     return [one.to_json() for one in (done if isinstance(done, list) else [done])]
 
 
-_FIELDS = ("purpose", "recipient", "categories", "kind", "granted_at", "expires_at", "at", "reason")
+def restrict(node: Node, subject: str, said: Said) -> dict[str, Any]:
+    """Raises ConsentInvalid, PersonUnknown."""
+    with node.writing() as conn:
+        log = people.acting(conn, node.log, node.actor)
+        done = _changes(node, conn, log).restrict(subject, said)
+        log.checkpoint(conn)
+    return done.to_json()
+
+
+def lift(node: Node, subject: str, said: Said) -> dict[str, Any]:
+    """Raises ConsentInvalid, NothingToChange, PersonUnknown."""
+    with node.writing() as conn:
+        log = people.acting(conn, node.log, node.actor)
+        done = _changes(node, conn, log).lift(subject, said)
+        log.checkpoint(conn)
+    return done.to_json()
+
+
+def erase(node: Node, subject: str, _: Said) -> dict[str, Any]:
+    """Also takes the person's rows out of results and rejects in the home.
+
+    Raises PersonUnknown, RetentionRuns.
+    """
+    with node.writing() as conn:
+        log = people.acting(conn, node.log, node.actor)
+        done = erasure.erase(conn, log, node.vault_files, subject, now=node.now())
+        log.checkpoint(conn)
+    node.destroy_old_keys()
+    files = _forget_in_files(node, subject)
+    return {
+        "entry": done.entry,
+        "leaves": done.leaves,
+        "erased_at": when(done.erased_at),
+        "files": [str(path) for path in files],
+    }
+
+
+def _forget_in_files(node: Node, subject: str) -> list[Path]:
+    """Takes the rows about a person out of the results and rejects in clear; which files."""
+    kind, _, _ = subject.partition(":")
+    changed = []
+    for path in [*node.home.path.glob("runs/*/*.csv"), *node.home.path.glob("rejects/*.csv")]:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        theirs = np.zeros(len(table), np.bool_)
+        for name in table:
+            ids = with_kind(kind, normalise(table[name], kind, region=node.config.region).ids)
+            theirs |= (ids.to_pandas() == subject).to_numpy()
+        if theirs.any():
+            write_private(path, table[~theirs].to_csv(index=False).encode(), overwrite=True)
+            changed.append(path)
+    return changed
+
+
+def show(node: Node, subject: str, _: Said) -> dict[str, Any]:
+    """Everything the vault holds of a person. Raises PersonUnknown."""
+    with node.reading() as conn:
+        signed = [held.agreement for held in register.every(conn) if held.state == register.SIGNED]
+        return record.of_person(
+            _changes(node, conn, node.log), subject, institution=node.config.name, agreements=signed
+        )
+
+
+def _changes(node: Node, conn: Connection, log: Log) -> Changes:
+    return Changes(conn, log, node.vault_keys, node.now())
+
+
+# Notices
+
+
+def add_notice(node: Node, path: Path) -> dict[str, Any]:
+    """Raises NoticeInvalid, NoticeConflict, JobError."""
+    given = Notice.from_yaml(read_document(path))
+    with node.writing() as conn:
+        log = people.acting(conn, node.log, node.actor)
+        entry = notice.add(conn, log, given, time=node.now())
+        log.checkpoint(conn)
+    return {"notice": given.notice, "digest": given.digest, "entry": entry}
+
+
+def notices(node: Node) -> list[Notice]:
+    with node.reading() as conn:
+        return notice.every(conn)
+
+
+def find_notice(node: Node, name: str) -> Notice:
+    """Raises NoticeUnknown."""
+    with node.reading() as conn:
+        return notice.find(conn, name)
+
+
+# Keys
+
+
+def rotate(node: Node, key: str) -> int:
+    """Rotates the vault's `lookup` or `wrapping` keys; the entry's index."""
+    turn = {"lookup": erasure.rotate_lookup, "wrapping": erasure.rotate_wrapping}[key]
+    with node.writing() as conn:
+        entry = turn(conn, node.log, node.vault_files, now=node.now())
+        node.log.checkpoint(conn)
+    node.destroy_old_keys()
+    return entry
+
+
+_FIELDS = (
+    *("purpose", "recipient", "categories", "kind", "granted_at", "expires_at"),
+    *("at", "reason", "notice"),
+)
 
 
 def _from_now(changes: Changes, said: Said, when: str) -> Said:

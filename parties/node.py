@@ -20,6 +20,7 @@ from sqlalchemy import Connection
 
 from compliance import (  # noqa: F401 (their tables)
     consent,
+    erasure,
     gate,
     lifecycle,
     people,
@@ -30,8 +31,8 @@ from compliance import (  # noqa: F401 (their tables)
 from compliance.log import Log, tree_size
 from compliance.note import COSIGNATURE, VerifierKey
 from compliance.signing import SigningKey
-from compliance.store import open_store, read, write
-from compliance.vault import VaultKeys, create_key
+from compliance.store import open_store, read, scrub, write
+from compliance.vault import WRAPPING_KEYS, VaultKeys, create_key
 from federated import _native
 from federated._native import SecretKey
 from federated.paillier import keys
@@ -95,7 +96,9 @@ class Node:
         self.witness_key = VerifierKey(
             witness_name(name), self.witness_signing_key.public, COSIGNATURE
         )
-        self.vault_keys = VaultKeys.load(home.key("lookup"), home.key("wrapping"))
+        self.vault_files = erasure.Files(
+            home.key("lookup"), home.key("wrapping"), home.path / "erased"
+        )
         self.identity = Identity(
             name=name,
             sector=self.config.sector,
@@ -109,6 +112,7 @@ class Node:
         self.jobs_asked: set[int] = set()  # the entries that a job was run for
         self.tables = tables.Tables()
         self.copies = tables.Copies(home)
+        self._catch_up()
         self._running = threading.Lock()
         self.controls: dict[str, Cancellable] = {}  # of the runs under way, by their ids
 
@@ -154,8 +158,8 @@ class Node:
         write_private(home.key("node"), key_pem(key))
         for purpose in ("signing", "log", "witness"):
             SigningKey.generate().save(home.key(purpose))
-        for purpose in ("lookup", "wrapping"):
-            create_key(home.key(purpose))
+        create_key(home.key("lookup"))
+        create_key(home.key("wrapping"), WRAPPING_KEYS)
         node = cls(home, create_store=True)
         with node.writing() as conn:
             if tree_size(conn):
@@ -167,6 +171,32 @@ class Node:
             node.log.append(conn, CREATED, body, time=now)
             node.log.checkpoint(conn)
         return node
+
+    # The vault
+
+    @property
+    def vault_keys(self) -> VaultKeys:
+        """As they are now: another process may have rotated them. Raises VaultKey.
+
+        To be read inside the transaction that uses them.
+        """
+        return self.vault_files.keys()
+
+    def _catch_up(self) -> None:
+        """Erase again whom a restored store has back; complete what a crash has interrupted."""
+        with self.reading() as conn:
+            if not erasure.behind(conn, self.vault_files):
+                return
+        with self.writing() as conn:
+            erasure.catch_up(conn, self.log, self.vault_files, now=self.now())
+            self.log.checkpoint(conn)
+        self.destroy_old_keys()
+
+    def destroy_old_keys(self) -> None:
+        """After an erasure or a rotation: what opened the old secrets goes, and traces of rows."""
+        with self.writing() as conn:
+            erasure.settle(conn, self.vault_files)
+        scrub(self.store, erasure.PEOPLE)
 
     # Storage
 

@@ -1,4 +1,5 @@
 from contextlib import suppress
+from pathlib import Path
 from secrets import token_bytes
 
 import pytest
@@ -6,10 +7,12 @@ from institutions import AGREEMENT, CONSENT, NOW, Institution, Run, person, sign
 from sqlalchemy import and_, create_engine, delete, insert, literal_column, text, update
 from sqlalchemy.exc import IntegrityError
 
-from compliance import audit, lifecycle, people, witness
+from compliance import audit, erasure, lifecycle, notice, people, witness
 from compliance.canonical import canonical
+from compliance.erasure import Files
 from compliance.errors import StoreDamaged
 from compliance.note import COSIGNATURE, VerifierKey, cosign
+from compliance.notice import Notice
 from compliance.person import Changes
 from compliance.register import agreements
 from compliance.signing import Envelope, SigningKey
@@ -18,6 +21,7 @@ from compliance.vault import VaultKeys
 from compliance.witness import Witness
 
 PEOPLE = [person(number) for number in range(6)]
+NOTICE = (Path(__file__).parents[2] / "docs/reference/notice.yaml").read_text("utf-8")
 WITNESS = SigningKey.generate()
 WITNESS_KEY = VerifierKey("partner.example/witness", WITNESS.public, COSIGNATURE)
 
@@ -53,11 +57,23 @@ def run(tmp_path):
     run.begin()
     run.release()
     run.complete()
+    files = Files(tmp_path / "lookup", tmp_path / "wrapping", tmp_path / "erased")
+    for path, key in ((files.lookup, bank.vault.lookup), (files.wrapping, bank.vault.wrapping)):
+        path.write_bytes(key)
+        path.chmod(0o600)
     with write(bank.engine) as conn:
         changes = Changes(conn, bank.log, bank.vault, NOW)
         changes.refuse(PEOPLE[4], {**CONSENT, "at": "2026-11-01T00:00:00Z", "reason": "by-letter"})
         changes.grant(PEOPLE[4], {**CONSENT, "granted_at": "2026-11-02T00:00:00Z"})
+        notice.add(conn, bank.log, Notice.from_yaml(NOTICE), time=NOW)
+        again = {**CONSENT, "granted_at": "2026-11-03T00:00:00Z", "notice": "privacy-2026-01"}
+        changes.grant(PEOPLE[4], again)
+        changes.restrict(PEOPLE[3], {"until": "2027-01-01T00:00:00Z", "reason": "tax-law"})
+        changes.grant(person(9), CONSENT)
+        erasure.erase(conn, bank.log, files, person(9), now=NOW)
+        erasure.rotate_lookup(conn, bank.log, files, now=NOW)
         suspend_and_staff(conn, run)
+    bank.vault = files.keys()
     with write(partner.engine) as conn:
         partner.log.checkpoint(conn)
         request = witness.request(conn, partner.log, 0)
@@ -98,10 +114,10 @@ def tamper(run, *statements, **values):
 def test_a_whole_store_is_found_to_be_whole(run):
     verdict = verify(run)
     assert verdict.ok, verdict.report.findings
-    assert (verdict.agreements, verdict.receipts, verdict.consents) == (1, 2, 8)
+    assert (verdict.agreements, verdict.receipts, verdict.consents) == (1, 2, 9)
     assert str(verdict) == (
-        "The log of 17 entries is whole and cosigned up to 17 by partner.example/witness; "
-        "1 agreement, 2 receipts and 8 consents agree with it."
+        "The log of 23 entries is whole and cosigned up to 23 by partner.example/witness; "
+        "1 agreement, 2 receipts and 9 consents agree with it."
     )
 
 
@@ -131,7 +147,7 @@ def test_an_empty_store_is_whole(tmp_path):
         (["UPDATE terms SET recipient = 'other'"], "consent 3 (entry 3, leaf {leaf})"),
         (["UPDATE terms SET categories = 'all'"], "consent 3 (entry 3, leaf {leaf})"),
         (["INSERT INTO consents SELECT 99, subject, terms, granted_at + 1, expires_at,"
-          " state, withdrawn_at FROM consents WHERE id = 3"],
+          " state, withdrawn_at, notice FROM consents WHERE id = 3"],
          "consent 99: no leaf in the log commits to it"),
         (["DELETE FROM consents WHERE id = 3"],
          "entry 3, leaf {leaf}: the vault lacks the consent it commits to"),
@@ -159,6 +175,22 @@ def test_an_empty_store_is_whole(tmp_path):
          "entry 8, leaf 0: the vault lacks the consent it commits to"),
         (["DELETE FROM consent_leaves WHERE entry = 9"],
          "consent 8: no leaf in the log commits to it"),
+        (["UPDATE consents SET notice = NULL"],
+         "consent 9: its state is not the latest that the log commits to"),
+        (["UPDATE consent_leaves SET notice = NULL", "UPDATE consents SET notice = NULL"],
+         "consent 9 (entry 11, leaf 0): its record is not the one the log commits to"),
+        (["UPDATE notices SET document = zeroblob(10)"],
+         "notice privacy-2026-01: entry 10 speaks of another"),
+        (["UPDATE subjects SET restricted = FALSE"],
+         "person 4 of the vault: the log says otherwise of their restriction"),
+        (["UPDATE restrictions SET until = 0"],
+         "restriction of entry 12: its record is not the one the log commits to"),
+        (["DELETE FROM restrictions", "UPDATE subjects SET restricted = FALSE"],
+         "the log: 1 of what it commits to was erased; the vault lacks 2"),
+        (["DELETE FROM tombstones"], "entry 14: the tombstone it speaks of is missing"),
+        (["UPDATE tombstones SET erased_at = 0"],
+         "tombstone of entry 14: it is not the one the log commits to"),
+        (["DELETE FROM vault"], "the vault: its lookup keys are not those the log speaks of"),
         # the agreements
         (["UPDATE agreements SET envelope = zeroblob(10)"],
          "agreement credit-2026, version 1: The stored agreement credit-2026 is damaged."),
@@ -203,8 +235,8 @@ def test_an_empty_store_is_whole(tmp_path):
          "entry 3: leaf hash differs"),
         (["DELETE FROM log_entries WHERE \"index\" = 7"],
          "completion of run {run}: entry 7 does not hold its digest"),
-        (["DELETE FROM checkpoints WHERE size = 17", "DELETE FROM cosignatures"],
-         "entries 7 to 16: no checkpoint signs for them"),
+        (["DELETE FROM checkpoints WHERE size = 23", "DELETE FROM cosignatures"],
+         "entries 7 to 22: no checkpoint signs for them"),
         # what this node has cosigned
         (["UPDATE witnessed SET size = size - 1"],
          "record of what was cosigned for partner.example/log: its columns differ"),
@@ -229,7 +261,7 @@ def test_tampering_is_found_and_named(run, statements, finding):
 def test_every_damaged_record_is_named(run):
     tamper(run, "UPDATE consents SET expires_at = expires_at + 1")
     found = [text for text in verify(run).report.findings if text.startswith("consent ")]
-    assert len(found) == 9, "eight consents, one of which has two leaves"
+    assert len(found) == 10, "nine consents, one of which has two leaves"
 
 
 def test_signatures_count_by_pinned_keys_only(run):
@@ -248,7 +280,7 @@ def test_signatures_count_by_pinned_keys_only(run):
 def test_a_cosignature_by_a_stranger_is_found(run):
     findings = verify(run, witnesses=[]).report.findings
     assert findings == [
-        "cosignature of partner.example/witness on checkpoint 17: not a known witness's"
+        "cosignature of partner.example/witness on checkpoint 23: not a known witness's"
     ]
 
 
@@ -261,7 +293,6 @@ def test_the_wrong_wrapping_key_is_found(run):
 # What is not found, and why that does no harm: everything else has to be.
 UNNOTICED_CHANGES = {
     "schema_version.version": "says nothing about what is stored; a newer one is refused",
-    "subjects.restricted": "nothing restricts anybody yet; it has to be logged once something does",
 }
 UNNOTICED_REMOVALS = {
     "checkpoints": "one that nobody cosigned; a later one covers it",
@@ -328,6 +359,7 @@ def test_no_value_can_be_changed_unnoticed(run, rows):
         *("agreements", "checkpoints", "consent_leaves", "consents", "cosignatures", "log_entries"),
         *("log_nodes", "receipts", "refusals", "run_inputs", "subjects", "subtree_leaves", "terms"),
         *("schema_version", "witnessed", "agreement_notices", "users", "proposals"),
+        *("notices", "restrictions", "tombstones", "vault"),
     }
     changes = (
         (f"{table.name}.{column.name}", update(table).where(where).values({column: value}))
@@ -371,7 +403,7 @@ def test_no_row_can_be_added_unnoticed(run, rows):
 
 SECOND = (
     "INSERT INTO consents SELECT 99, subject, terms, granted_at {more}, expires_at, 'ConsentGiven',"
-    " 9223372036854775807 FROM consents WHERE id = 6"
+    " 9223372036854775807, notice FROM consents WHERE id = 6"
 )
 FIRST_LEAF = "UPDATE consent_leaves SET consent = 99 WHERE consent = 6 AND entry = 3"
 

@@ -20,7 +20,7 @@ from made_up import REFERENCE
 from pydantic import BaseModel
 from typer.testing import CliRunner
 
-from compliance import agreement, receipt
+from compliance import agreement, notice, receipt
 from compliance.agreement import Agreement, Job, Watch, permits
 from compliance.canonical import parse
 from compliance.errors import AgreementRefusal
@@ -207,6 +207,23 @@ def check_insight(path: Path, people: made_up.People) -> None:
     )
 
 
+def live_a_life(node: Node) -> None:
+    """Whatever can be said of one person."""
+    person = consents.subject_of(node, "phone", "15100000001")
+    said = {"purpose": "credit-offer", "recipient": "bank", "expires_at": "2035-01-01T00:00:00Z"}
+    consents.add_notice(node, REFERENCE / "notice.yaml")
+    for by in ("person", "institution", "authority"):
+        consents.grant(node, person, {**said, "categories": "purchase-history", "kind": "written"})
+        consents.renew(node, person, said)
+        consents.withdraw(node, person, {}, by)
+    consents.refuse(node, person, said)
+    consents.restrict(node, person, {"until": "2035-01-01T00:00:00Z"})
+    consents.lift(node, person, {})
+    consents.erase(node, person, {})
+    for key in ("lookup", "wrapping"):
+        consents.rotate(node, key)
+
+
 def test_every_entry_is_of_a_type_that_is_described(
     nodes: tuple[Node, Node], tmp_path: Path
 ) -> None:
@@ -234,6 +251,7 @@ def test_every_entry_is_of_a_type_that_is_described(
         session.run_job(bank, text("job-overlap.yaml"), lambda *_: None, cancelled)
     made_up.run(bank, "job-overlap.yaml")
     end_another_agreement(bank, shop, tmp_path)
+    live_a_life(shop)
     seen = set()
     for node in (*nodes, staffed(tmp_path)):
         with node.reading() as conn:
@@ -407,7 +425,39 @@ def test_every_column_of_the_consents_is_described() -> None:
         )
     )
     (header, *_) = text("consents.csv").splitlines()
-    assert described == {*header.split(","), *get_args(Kind)}
+    assert described == {*header.split(","), *get_args(Kind), "notice"}
+
+
+# notice.yaml
+
+
+def test_the_notice_gives_a_record_with_every_field(tmp_path: Path) -> None:
+    node = Node.create(Home(tmp_path / "bank"), "bank", "bank", None)
+    consents.add_notice(node, REFERENCE / "notice.yaml")
+    person = consents.subject_of(node, "phone", "13900000001")
+    said = {
+        "purpose": "credit-offer",
+        "recipient": "shop",
+        "categories": "customer-profile",
+        "kind": "separate",
+        "expires_at": "2035-01-01T00:00:00Z",
+        "notice": "privacy-2026-01",
+    }
+    consents.grant(node, person, said)
+    (found,) = consents.show(node, person, {})["consents"]
+    assert found["missing"] == []
+    (row,) = re.findall(r"^\| pii_processing \| .*$", text("consents.md"), re.MULTILINE)
+    (purpose,) = found["record"]["pii_processing"]["purposes"]
+    (category,) = purpose["pii_information"]
+    for name in (*purpose, *category):
+        if name not in {"purpose_description", "agreements", "pii_category"}:
+            assert name in row
+
+
+def test_the_notice_shows_every_setting() -> None:
+    models = (notice.Notice, notice.Party, notice.Category, notice.Purpose)
+    for name in {name for model in models for name in model.model_fields}:
+        assert re.search(rf"\b{name}\b", text("notice.yaml")), name
 
 
 # cli.md

@@ -41,7 +41,7 @@ class CancelReply(_message.Message):
     def __init__(self, run: _Optional[str] = ...) -> None: ...
 
 class ConsentRequest(_message.Message):
-    __slots__ = ("identifier_kind", "identifier", "purpose", "recipient", "categories", "kind", "granted_at", "expires_at", "at", "reason", "by")
+    __slots__ = ("identifier_kind", "identifier", "purpose", "recipient", "categories", "kind", "granted_at", "expires_at", "at", "reason", "by", "until", "notice")
     IDENTIFIER_KIND_FIELD_NUMBER: _ClassVar[int]
     IDENTIFIER_FIELD_NUMBER: _ClassVar[int]
     PURPOSE_FIELD_NUMBER: _ClassVar[int]
@@ -53,6 +53,8 @@ class ConsentRequest(_message.Message):
     AT_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     BY_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_FIELD_NUMBER: _ClassVar[int]
+    NOTICE_FIELD_NUMBER: _ClassVar[int]
     identifier_kind: str
     identifier: str
     purpose: str
@@ -64,13 +66,15 @@ class ConsentRequest(_message.Message):
     at: str
     reason: str
     by: str
-    def __init__(self, identifier_kind: _Optional[str] = ..., identifier: _Optional[str] = ..., purpose: _Optional[str] = ..., recipient: _Optional[str] = ..., categories: _Optional[str] = ..., kind: _Optional[str] = ..., granted_at: _Optional[str] = ..., expires_at: _Optional[str] = ..., at: _Optional[str] = ..., reason: _Optional[str] = ..., by: _Optional[str] = ...) -> None: ...
+    until: str
+    notice: str
+    def __init__(self, identifier_kind: _Optional[str] = ..., identifier: _Optional[str] = ..., purpose: _Optional[str] = ..., recipient: _Optional[str] = ..., categories: _Optional[str] = ..., kind: _Optional[str] = ..., granted_at: _Optional[str] = ..., expires_at: _Optional[str] = ..., at: _Optional[str] = ..., reason: _Optional[str] = ..., by: _Optional[str] = ..., until: _Optional[str] = ..., notice: _Optional[str] = ...) -> None: ...
 
 class ConsentReply(_message.Message):
-    __slots__ = ("changes_json",)
-    CHANGES_JSON_FIELD_NUMBER: _ClassVar[int]
-    changes_json: str
-    def __init__(self, changes_json: _Optional[str] = ...) -> None: ...
+    __slots__ = ("json",)
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    json: str
+    def __init__(self, json: _Optional[str] = ...) -> None: ...
 
 class JobPreview(_message.Message):
     __slots__ = ("job", "agreement", "purpose", "peer", "disclosures")

@@ -75,6 +75,26 @@ class AdminStub:
                 request_serializer=protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentRequest.SerializeToString,
                 response_deserializer=protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentReply.FromString,
                 _registered_method=True)
+        self.RestrictPerson = channel.unary_unary(
+                '/concordat.v1.Admin/RestrictPerson',
+                request_serializer=protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentRequest.SerializeToString,
+                response_deserializer=protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentReply.FromString,
+                _registered_method=True)
+        self.LiftRestriction = channel.unary_unary(
+                '/concordat.v1.Admin/LiftRestriction',
+                request_serializer=protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentRequest.SerializeToString,
+                response_deserializer=protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentReply.FromString,
+                _registered_method=True)
+        self.ErasePerson = channel.unary_unary(
+                '/concordat.v1.Admin/ErasePerson',
+                request_serializer=protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentRequest.SerializeToString,
+                response_deserializer=protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentReply.FromString,
+                _registered_method=True)
+        self.ShowPerson = channel.unary_unary(
+                '/concordat.v1.Admin/ShowPerson',
+                request_serializer=protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentRequest.SerializeToString,
+                response_deserializer=protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentReply.FromString,
+                _registered_method=True)
 
 
 class AdminServicer:
@@ -133,6 +153,31 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RestrictPerson(self, request, context):
+        """One person, as `concordat consent restrict`, `lift`, `erase` and `show`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LiftRestriction(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ErasePerson(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ShowPerson(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -173,6 +218,26 @@ def add_AdminServicer_to_server(servicer, server):
             ),
             'WithdrawConsent': grpc.unary_unary_rpc_method_handler(
                     servicer.WithdrawConsent,
+                    request_deserializer=protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentRequest.FromString,
+                    response_serializer=protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentReply.SerializeToString,
+            ),
+            'RestrictPerson': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestrictPerson,
+                    request_deserializer=protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentRequest.FromString,
+                    response_serializer=protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentReply.SerializeToString,
+            ),
+            'LiftRestriction': grpc.unary_unary_rpc_method_handler(
+                    servicer.LiftRestriction,
+                    request_deserializer=protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentRequest.FromString,
+                    response_serializer=protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentReply.SerializeToString,
+            ),
+            'ErasePerson': grpc.unary_unary_rpc_method_handler(
+                    servicer.ErasePerson,
+                    request_deserializer=protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentRequest.FromString,
+                    response_serializer=protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentReply.SerializeToString,
+            ),
+            'ShowPerson': grpc.unary_unary_rpc_method_handler(
+                    servicer.ShowPerson,
                     request_deserializer=protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentRequest.FromString,
                     response_serializer=protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentReply.SerializeToString,
             ),
@@ -392,6 +457,114 @@ class Admin:
             request,
             target,
             '/concordat.v1.Admin/WithdrawConsent',
+            protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentRequest.SerializeToString,
+            protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestrictPerson(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/concordat.v1.Admin/RestrictPerson',
+            protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentRequest.SerializeToString,
+            protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LiftRestriction(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/concordat.v1.Admin/LiftRestriction',
+            protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentRequest.SerializeToString,
+            protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ErasePerson(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/concordat.v1.Admin/ErasePerson',
+            protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentRequest.SerializeToString,
+            protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ShowPerson(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/concordat.v1.Admin/ShowPerson',
             protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentRequest.SerializeToString,
             protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentReply.FromString,
             options,
