@@ -87,8 +87,6 @@ ExpiresAt = Annotated[str, typer.Option(help="Until when, ISO 8601 with an offse
 NoticeName = Annotated[str, typer.Option("--notice", help="The notice's name or digest.")]
 At = Annotated[str, typer.Option(help="When, ISO 8601 with an offset; by default now.")]
 
-_WARN_DAYS = 30
-
 # Not a terminal: a file has no width to keep to.
 _WIDTH = None if sys.stdout.isatty() else 120
 out = Console(soft_wrap=True, highlight=False, width=_WIDTH)
@@ -197,15 +195,6 @@ def _counts(title: str, counts: Mapping[str, int]) -> None:
         out.print(f"  {title} {count:>9,}  {escape(reason)}")
 
 
-def _warn_of_expiry(days: int, home: Path) -> None:
-    if days < _WARN_DAYS:
-        when = f"expires in {days} days" if days >= 0 else "has expired"
-        err.print(
-            f"[yellow]The node's certificate {when}.[/] "
-            f"Renew it: concordat node renew {escape(str(home))}"
-        )
-
-
 @app.command()
 @_verb
 def init(
@@ -235,7 +224,6 @@ def serve(home: HomePath) -> None:
     """Run the node until Ctrl-C or SIGTERM. Its own log goes to standard error as JSON lines."""
     logs.to_stderr()
     opened = Node.open(Home(home))
-    _warn_of_expiry(opened.days_left(), home)
     with server.serving(opened) as serving, metrics.serving(opened):
         name, address = serving.node.config.name, serving.node.config.address
         out.print(f"{name} serves at {address}; Ctrl-C stops it.")
@@ -1129,12 +1117,13 @@ def status(
 ) -> None:
     """Whether the node serves, and where. Exits 1 if it does not."""
     reply = admin.status(Home(home), wait)
-    days = Node.open(Home(home)).days_left()
+    opened = Node.open(Home(home))
     if as_json:
-        print(json.dumps(reply | {"certificate_days_left": days}))
+        print(json.dumps(reply | {"certificate_days_left": opened.days_left()}))
         return
     out.print(f"{reply['name']} {reply['version']} serves at {reply['address']}")
-    _warn_of_expiry(days, home)
+    if warning := opened.expiry_warning():
+        err.print(f"[yellow]{escape(warning)}[/]")
 
 
 @node.command()

@@ -62,7 +62,9 @@ from parties.identity import (
 )
 from parties.sources import Dataset
 from parties.wire import Cancellable, PeerClient, dial
+from protos.errors import ConcordatError
 
+WARN_DAYS = 30  # before its certificate expires
 CREATED = "node.created"  # the first entry of every node's log
 
 
@@ -114,6 +116,7 @@ class Node:
         self.copies = tables.Copies(home)
         self._catch_up()
         self._running = threading.Lock()
+        self.unsettled = False  # whether how a run ended could not be recorded
         self.controls: dict[str, Cancellable] = {}  # of the runs under way, by their ids
 
     @classmethod
@@ -283,6 +286,17 @@ class Node:
         """Whole days until the node's certificate expires; negative if it has."""
         return (self.certificate().not_valid_after_utc - self.now()).days
 
+    def expiry_warning(self) -> str | None:
+        """What its institution should be told of the node's certificate, if it expires soon."""
+        days = self.days_left()
+        if days >= WARN_DAYS:
+            return None
+        when = f"expires in {days} days" if days >= 0 else "has expired"
+        return (
+            f"The node's certificate {when}. Renew it: concordat node renew {self.home.path}; "
+            "partners need do nothing."
+        )
+
     def renew_certificate(self) -> None:
         """A new key and certificate from the node's own authority; partners need do nothing.
 
@@ -298,14 +312,27 @@ class Node:
 
     # Connections
 
+    def _credentials(self) -> tuple[bytes, bytes]:
+        """The node's key and certificate for TLS, PEM. Raises HomeUnusable."""
+        path = self.home.key("node")
+        key, certificate = self.home.read(path), self.home.read(self.home.certificate("node"))
+        try:
+            ours = load_key(key).public_key()
+            fits = x509.load_pem_x509_certificate(certificate).public_key() == ours
+        except (*UNREADABLE, TypeError) as error:
+            raise _unusable(path) from error
+        if not fits:
+            raise HomeUnusable(
+                f"{path} is not the key of the node's certificate.",
+                f"Make both anew: concordat node renew {self.home.path}",
+            )
+        return key, certificate
+
     def dial(
         self, peer: Identity, credentials: tuple[bytes, bytes] | None = None
     ) -> AbstractContextManager[PeerClient]:
         """A connection to a partner, with this node's certificate or an invitation's."""
-        key, certificate = credentials or (
-            self.home.read(self.home.key("node")),
-            self.home.read(self.home.certificate("node")),
-        )
+        key, certificate = credentials or self._credentials()
         return dial(
             peer,
             key_pem=key,
@@ -325,8 +352,7 @@ class Node:
             # Our own authority signs invitations.
             known = [self.identity, *self.peers()]
             return (
-                self.home.read(self.home.key("node")),
-                self.home.read(self.home.certificate("node")),
+                *self._credentials(),
                 "".join(peer.authority_pem for peer in known).encode(),
             )
 
@@ -337,7 +363,10 @@ class Node:
 
         def changed() -> Any:
             nonlocal given
-            last, given = given, read()
+            try:
+                last, given = given, read()
+            except ConcordatError:  # in the middle of a renewal, or the store is locked
+                return None
             return None if given == last else configuration(*given)
 
         return grpc.dynamic_ssl_server_credentials(
@@ -366,12 +395,14 @@ class Node:
                 "Wait for it to end; `concordat job list` shows it there.",
             )
         try:
+            if self.unsettled:
+                self.after_restart()
             yield
         finally:
             self._running.release()
 
     def after_restart(self) -> None:
-        """Say what became of the runs under way when the node stopped.
+        """Say what became of the runs under way when the node stopped, or its store was full.
 
         Those whose completion is in the log are complete; the others were interrupted.
         """
@@ -390,6 +421,7 @@ class Node:
                 body = {"run": run, "state": runs.INTERRUPTED, "error": Interrupted.code}
                 self.log.append(conn, "run.ended", body, time=now)
             self.log.checkpoint(conn)
+        self.unsettled = False
 
 
 def _unusable(path: Path) -> HomeUnusable:

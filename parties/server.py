@@ -32,6 +32,7 @@ from protos.errors import ConcordatError
 _HANDLERS = 32
 _QUEUED_CALLS = 32  # beyond those that are being answered; more are refused
 _STOP_SECONDS = 5.0
+_DAY_SECONDS = 86_400.0
 
 HEALTH_SERVICE = "grpc.health.v1.Health"
 
@@ -228,11 +229,25 @@ def serving(node: Node) -> Iterator[Serving]:
         record = {"pid": os.getpid(), "admin": address}
         write_private(node.home.running_file, json.dumps(record).encode(), overwrite=True)
         undo.callback(node.home.running_file.unlink, missing_ok=True)
+        undo.callback(result.stop)
+        watch = threading.Thread(target=_watch_certificate, args=(result,), daemon=True)
+        watch.start()
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 previous = signal.signal(number, lambda *_: result.stop())
                 undo.callback(signal.signal, number, previous)
         yield result
+
+
+def _watch_certificate(serving: Serving) -> None:
+    """Say in the node's own log, once a day, that its certificate is about to expire."""
+    while not serving.stopped.is_set():
+        try:
+            if warning := serving.node.expiry_warning():
+                serving.node.logger.warning(warning)
+        except ConcordatError as error:
+            serving.node.logger.warning(error.message)
+        serving.stopped.wait(_DAY_SECONDS)
 
 
 def _server_options(node: Node) -> list[tuple[str, int]]:

@@ -423,12 +423,14 @@ class Session:
         if failure is not None:
             control.tell(self.channel, failure)
             report |= _error(failure)
+        node.unsettled = True
         with node.writing() as conn:
             if failure is not None:
                 body = {"run": self.run, "state": state, "error": failure.code}
                 node.log.append(conn, "run.ended", body, time=node.now())
                 node.log.checkpoint(conn)
             runs.record_end(conn, self.run, state, report, node.now())
+        node.unsettled = False
         if failure is not None:
             raise failure
 

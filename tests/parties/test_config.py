@@ -57,6 +57,7 @@ def test_a_place_where_no_home_can_be_made(tmp_path: Path) -> None:
         "certificates/authority.pem",
         "certificates/node.pem",
         "keys/authority",
+        "keys/node",
         "keys/signing",
         "keys/log",
         "keys/witness",
@@ -73,7 +74,10 @@ def test_a_missing_or_spoilt_file_is_a_numbered_error(
     home = node.home
     spoil(home.path / name)
     with pytest.raises(ConcordatError) as failed:
-        Node.open(home).renew_certificate()
+        opened = Node.open(home)
+        if name == "keys/node":
+            opened.server_credentials()
+        opened.renew_certificate()
     assert failed.value.code in {"E404", "E504", "E631", "E704", "E708"}
     assert failed.value.next_step
     if name == "concordat.db":

@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from conftest import make
-from ready import pair, run_threads, until
+from ready import Watch, pair, run, run_threads, until
 
 from federated.channel import Channel
 from parties import pairing, server, witnessing
@@ -114,6 +115,101 @@ def test_connections_that_say_nothing_or_nonsense(paired: Nodes) -> None:
             if number % 2:
                 line.sendall(secrets.token_bytes(10_000))
         assert witnessing.ask(shop, bank.identity)
+
+
+# One byte a second
+
+
+class Trickle:
+    """A line to a node on which, from the moment it is told, one byte a second passes."""
+
+    def __init__(self, address: str, *, at_once: bool) -> None:
+        self.slow = threading.Event()
+        if at_once:
+            self.slow.set()
+        host, _, port = address.rpartition(":")
+        self._target = host, int(port)
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._server.getsockname()[1]}"
+        self._lines: list[socket.socket] = [self._server]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self._server.accept()
+                far = socket.create_connection(self._target)
+                self._lines += [near, far]
+                threading.Thread(target=self._carry, args=(near, far, True), daemon=True).start()
+                threading.Thread(target=self._carry, args=(far, near, False), daemon=True).start()
+
+    def _carry(self, source: socket.socket, sink: socket.socket, trickles: bool) -> None:
+        with suppress(OSError):
+            while data := source.recv(1 if trickles and self.slow.is_set() else 65536):
+                if trickles and self.slow.is_set():
+                    for at in range(len(data)):
+                        time.sleep(1)
+                        sink.sendall(data[at : at + 1])
+                else:
+                    sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    def __enter__(self) -> "Trickle":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for line in self._lines:
+            with suppress(OSError):
+                line.shutdown(socket.SHUT_RDWR)
+            line.close()
+
+
+def through(peer: Node, line: Trickle) -> Identity:
+    return replace(peer.identity, address=line.address)
+
+
+def test_one_byte_a_second_in_a_handshake(paired: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The node hangs up; it has answered others meanwhile."""
+    bank, shop = paired
+    host, _, port = bank.config.address.rpartition(":")
+    started = time.monotonic()
+    with socket.create_connection((host, int(port)), 30) as line:
+        hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500)
+        with suppress(OSError):
+            for at in range(30):
+                line.sendall(hello[at : at + 1])
+                line.settimeout(1)
+                with suppress(TimeoutError):
+                    if not line.recv(1):
+                        break
+                assert at or witnessing.ask(shop, bank.identity)
+    assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize("stage", ["gate", "blind ids"])
+def test_one_byte_a_second_in_a_run(ready: Nodes, stage: str) -> None:
+    """Not one whole frame in `silence_seconds`: both sides end the run, and then work again."""
+    bank, shop = ready
+    bank.config.limits.silence_seconds = shop.config.limits.silence_seconds = 2
+    honest = bank.dial
+    ours, theirs = Watch(bank), Watch(shop)
+    with Trickle(shop.config.address, at_once=False) as line:
+        bank.dial = lambda peer: honest(through(shop, line))  # type: ignore[method-assign]
+
+        def listen(run: str, reached: str, done: int, total: int) -> None:
+            if reached == stage:
+                line.slow.set()
+
+        started = time.monotonic()
+        with pytest.raises(ConcordatError) as ended:
+            run(bank, "overlap", listen)
+        assert time.monotonic() - started < 15
+        assert ended.value.code in {"E208", "E209"}
+        (other,) = theirs.ended()
+        assert other["report"]["error"]["code"] == "E208"
+        assert ours.ended()[0]["state"] == other["state"] == "failed"
+    del bank.dial
+    assert run(bank, "overlap")["state"] == "completed"
 
 
 # In a run

@@ -2,11 +2,15 @@
 
 import socket
 import subprocess
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import grpc
 import pytest
 from conftest import make
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from ready import until
 
 from parties import server, witnessing
 from parties.errors import AlreadyServing, PeerRefused, PeerUnreachable, PortBusy
@@ -129,6 +133,58 @@ def test_garbage_is_refused(paired: tuple[Node, Node]) -> None:
         assert client.add_checkpoint(b"\xff" * 100)[0] == 400
         with pytest.raises(PeerRefused, match="E50"):
             client.offer_agreement(b"{}")
+
+
+def test_a_certificate_that_is_about_to_expire_is_spoken_of_every_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also if the node was started long before."""
+    monkeypatch.setattr(server, "_DAY_SECONDS", 0.05)
+    node = make(tmp_path, "bank")
+    clock = node.now
+
+    def said(words: str) -> int:
+        return sum(words in record.getMessage() for record in caplog.records)
+
+    with server.serving(node):
+        time.sleep(0.2)
+        assert not said("certificate")
+        node.now = lambda: clock() + timedelta(days=397 - 8)
+        until(lambda: said("The node's certificate expires in 7 days. Renew it: concordat") > 2)
+        node.now = lambda: clock() + timedelta(days=398)
+        until(lambda: said("has expired"))
+        node.renew_certificate()
+        caplog.clear()
+        time.sleep(0.2)
+        assert not said("certificate")
+
+
+def test_a_partner_may_ask_for_the_nodes_health_and_for_no_list_of_calls(
+    paired: tuple[Node, Node],
+) -> None:
+    bank, shop = paired
+    with shop.dial(bank.identity) as client:
+        health = health_pb2_grpc.HealthStub(client._channel)
+        answers = health_pb2.HealthCheckResponse
+        for service, status in {
+            "": answers.SERVING,
+            "concordat.v1.Peer": answers.SERVING,
+            "concordat.v1.Admin": answers.SERVICE_UNKNOWN,
+        }.items():
+            request = health_pb2.HealthCheckRequest(service=service)
+            assert health.Check(request, timeout=10).status == status
+        for method in (
+            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+            "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+            "/grpc.health.v1.Health/Watch",
+            "/concordat.v1.Admin/RunJob",
+        ):
+            with pytest.raises(grpc.RpcError) as refused:
+                list(client._channel.stream_stream(method)(iter([b""]), timeout=10))
+            assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
+    stranger = credentials(bank.authority(), "telco")
+    with shop.dial(bank.identity, stranger) as client, pytest.raises(grpc.RpcError):
+        health_pb2_grpc.HealthStub(client._channel).Check(request, timeout=10)
 
 
 def test_renewing_is_a_command_that_partners_do_not_notice(paired: tuple[Node, Node]) -> None:

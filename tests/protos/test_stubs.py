@@ -1,6 +1,8 @@
 """The committed stubs are what the .proto files say."""
 
 import re
+import tomllib
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -37,6 +39,21 @@ def test_the_messages_are_current(made: Made) -> None:
         )
         assert len(found) == 1
         assert committed == found, f"{name}: run `make protos`"
+
+
+def test_no_older_library_is_allowed_than_the_stubs_need() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    bounds = dict(need.split(">=") for need in project["dependencies"] if ">=" in need)
+
+    def newer(name: str, least: Sequence[str]) -> bool:
+        return [int(part) for part in bounds[name].split(".")] >= [int(part) for part in least]
+
+    messages = (ROOT / STUBS / "peer_pb2.py").read_text("utf-8")
+    made = re.search(r"Domain\.PUBLIC,\s+(\d+),\s+(\d+),\s+(\d+),", messages)
+    assert made and newer("protobuf", made.groups())
+    calls = (ROOT / STUBS / "peer_pb2_grpc.py").read_text("utf-8")
+    (grpc,) = re.findall(r"GRPC_GENERATED_VERSION = '(.+)'", calls)
+    assert newer("grpcio", grpc.split("."))
 
 
 def test_the_stubs_are_what_this_generator_makes(made: Made) -> None:
