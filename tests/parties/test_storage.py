@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import make
-from ready import Pause, Running, Watch, consent_table, import_consents, phones, run
+from ready import Pause, Running, Watch, consent_table, import_consents, job, phones, run
 from sqlalchemy import event
 
 from parties import audits
@@ -90,7 +90,7 @@ def test_a_store_that_fails_in_a_run(lasting: Nodes, name: str, stage: str) -> N
     failure, codes = FAILURES[name]
     ours, theirs = Watch(bank), Watch(shop)
     pause = Pause(stage)
-    running = Running(bank, "intersect", pause)
+    running = Running(bank, job("intersect"), pause)
     assert pause.reached.wait(20)
     with failure(bank):
         pause.go.set()
