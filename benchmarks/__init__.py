@@ -5,5 +5,6 @@ worker        runs one contender in a process of its own, with the interpreter i
 environment   where the peers are installed: they pin old parts, so apart from ours
 contenders/   one file a library: how to do the job with it
 subjects/     one file a subject: who is compared at what
+plot          how the cost of jobs grows
 results/      what it gave on which processor
 """

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from benchmarks.environment import Environment
 from benchmarks.measure import RESULTS, Bench, machine
+from benchmarks.plot import draw
 from benchmarks.subjects import curve, insight, intersect, paillier
 
 Subject = Callable[[Bench, Environment], None]
@@ -40,7 +41,8 @@ def main() -> None:
     for name in options.subjects or SUBJECTS:
         with bench.subject(name):
             SUBJECTS[name](bench, peers)
-        print(f"  -> {bench.write(options.results, name)}", flush=True)
+        result = bench.write(options.results, name)
+        print(f"  -> {result} {draw(result) or ''}", flush=True)
 
 
 if __name__ == "__main__":

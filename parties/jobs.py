@@ -264,7 +264,8 @@ def _scaled(run: Run, names: Sequence[str]) -> list[Scaled]:
         scaled(frame[name], declared[name].lower, declared[name].upper, declared[name].decimals)
         for name in names
     ]
-    frame.drop(columns=list(names), inplace=True)  # the text takes more room than its numbers
+    for name in names:
+        del frame[name]  # the text takes more room than its numbers
     run.note("values", {name: column.counts for name, column in zip(names, found, strict=True)})
     return found
 

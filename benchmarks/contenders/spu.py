@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.measure import Cost
@@ -32,8 +32,8 @@ def write_people(folder: Path, people: int) -> list[Path]:
 
 def intersect(people: int, curve: str) -> Job:
     """curve: CURVE_25519, which takes a hash for a u-coordinate, or CURVE_25519_ELLIGATOR2."""
-    folder = Path(mkdtemp(prefix="concordat-bench-spu-"))
-    tables = write_people(folder, people)
+    temporary = TemporaryDirectory(prefix="concordat-bench-spu-")  # as long as the job is
+    tables = write_people(Path(temporary.name), people)
 
     def job() -> Cost:
         ports = json.dumps([_free_port(), _free_port()])
@@ -42,7 +42,7 @@ def intersect(people: int, curve: str) -> Job:
             subprocess.Popen(
                 [
                     *(sys.executable, "-m", "benchmarks.contenders.spu", str(rank)),
-                    *(str(table), str(folder / f"found{rank}.csv"), curve, ports),
+                    *(str(table), f"{temporary.name}/found{rank}.csv", curve, ports),
                 ],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks.environment import Environment
 from benchmarks.measure import Absent, Bench, Cost, Failed
+from benchmarks.plot import curves, draw
 from benchmarks.subjects import curve
 from benchmarks.worker import Worker, last_core
 
@@ -98,3 +99,28 @@ def test_a_subject_runs_without_peers(
     assert [one.what for one in bench.comparisons] == ["multiplication", "hash to the curve"]
     assert all(one.ours.us > 0 for one in bench.comparisons)
     assert "absent" in capsys.readouterr().out
+
+
+def test_growth_is_drawn_where_there_are_several_sizes(tmp_path: Path) -> None:
+    class Job(Fixed):
+        def run(self) -> Cost:
+            return Cost(1000, 1.0, self.seconds.pop(0), more={"beside kernels µs": 5.0})
+
+    bench = Bench(quick=True)
+    with bench.subject("intersect"):
+        for people in ("1,024", "2,048"):
+            bench.compare(
+                f"intersect, {people} x {people}",
+                [Job("ours", 1), Fixed("theirs", 2)],
+                element="person",
+                rounds=1,
+            )
+    result = bench.write(tmp_path, "intersect")
+    assert curves(json.loads(result.read_text())) == {
+        "ours": [(1024, 1000), (2048, 1000)],
+        "ours, beside kernels": [(1024, 5), (2048, 5)],
+        "theirs": [(1024, 2000), (2048, 2000)],
+    }
+    picture = draw(result)
+    assert picture is not None
+    assert "people on each side" in picture.read_text()
