@@ -366,6 +366,7 @@ class Agreement(_Document):
     segmentation: Annotated[tuple[Axis, ...], Field(max_length=4)] = ()
     jobs: Jobs
     limits: Limits
+    witnesses: Annotated[tuple[Token, ...], Field(max_length=8)] = ()
     _document: bytes = PrivateAttr(b"")
 
     @property
@@ -416,6 +417,7 @@ class Agreement(_Document):
         if math.prod(len(axis.labels) for axis in self.segmentation) > MAX_SEGMENTS:
             raise ValueError(f"segmentation: makes more than {MAX_SEGMENTS} segments")
         _check_distinct([axis.label for axis in self.segmentation], "segmentation: labels")
+        _check_distinct(self.witnesses, "witnesses")
         return self
 
 

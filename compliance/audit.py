@@ -43,7 +43,7 @@ from compliance.notice import notices as consent_notices
 from compliance.people import proposals, users
 from compliance.person import ENTRY_TYPES, LIFTED, RESTRICTED
 from compliance.receipt import check, own_section, receipts, run_of
-from compliance.register import SIGNED, Keys, agreements, registered, unsigned
+from compliance.register import SIGNED, Keys, agreements, find, registered, unsigned
 from compliance.signing import Envelope, keyid
 from compliance.store import mistyped
 from compliance.vault import VaultKeys, subjects, tombstones
@@ -277,6 +277,32 @@ def _check_receipts(
         if run not in intents:
             report.add(f"inputs of run {run}", "no intent speaks of them")
     return len(rows)
+
+
+def uncosigned(
+    conn: Connection, thirds: Mapping[str, VerifierKey], cosigned: Mapping[str, int]
+) -> Iterator[tuple[str, str]]:
+    """Receipts that no third witness has cosigned though their agreements require it.
+
+    Of a store that is in order. thirds: keys of third witnesses, as agreements name them. cosigned:
+    up to where each witness has cosigned the log, by its key's name.
+    """
+    required: dict[str, tuple[str, tuple[str, ...]]] = {}  # agreement and witnesses, by run
+    for row in conn.execute(select(receipts).order_by(receipts.c.entry)):
+        if row.kind == "intent":
+            named = parse(Envelope.from_json(row.envelope).payload)["predicate"]["agreement"]
+            agreement = find(conn, named["id"], named["version"]).agreement
+            required[row.run] = (agreement.agreement, agreement.witnesses)
+        name, witnesses = required[row.run]
+        for third in witnesses:
+            if third in thirds and cosigned.get(thirds[third].name, 0) > row.entry:
+                continue
+            covers = select(func.min(checkpoints.c.size)).where(checkpoints.c.size > row.entry)
+            yield (
+                f"checkpoint {conn.execute(covers).scalar_one()}",
+                f"it lacks the cosignature of {third}, which agreement {name} requires for the "
+                f"{row.kind} of run {row.run}",
+            )
 
 
 def _entry_problems(row: Row[Any], entry: dict[str, Any]) -> Iterator[str]:

@@ -4,7 +4,7 @@ A witness cosigns a checkpoint only if it extends the last one it cosigned for t
 that has a witness cannot be rewritten without the witness's help.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
@@ -187,6 +187,33 @@ def receive(
     cosigned.verify(witness)
     signature = next(line for line in cosigned.signatures if line.by(witness))
     log.add_cosignature(conn, sent.checkpoint.size, signature)
+    return None
+
+
+def sizes(conn: Connection) -> dict[str, int]:
+    """The size last cosigned for each log, by its origin."""
+    query = select(witnessed.c.origin, witnessed.c.size).order_by(witnessed.c.origin)
+    return {row.origin: row.size for row in conn.execute(query)}
+
+
+def cosigned_by_all(
+    conn: Connection, log: Log, witnesses: Sequence[VerifierKey], after: int
+) -> Checkpoint | None:
+    """The latest checkpoint of more than `after` entries with every one of these cosignatures."""
+    common: set[int] | None = None
+    for witness in witnesses:
+        query = select(cosignatures.c.size).where(
+            cosignatures.c.witness == witness.name, cosignatures.c.size > after
+        )
+        found = set(conn.execute(query).scalars())
+        common = found if common is None else common & found
+    for size in sorted(common or (), reverse=True):
+        checkpoint = log.checkpoint_at(conn, size)
+        try:
+            checkpoint.verify(log.verifier, *witnesses)
+        except UnverifiedNote:  # by a key that the witness no longer has
+            continue
+        return checkpoint
     return None
 
 

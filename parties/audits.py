@@ -1,6 +1,8 @@
 """The officer's commands: verify everything, list the log, compare two institutions' receipts."""
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,6 @@ from compliance.note import VerifierKey
 from compliance.signing import Envelope
 from parties import peers, people, witnessing
 from parties.errors import JobError, NoReceipt
-from parties.identity import Identity
 from parties.node import CREATED, Node
 
 _HIDDEN = {"type", "time", "nonce"}
@@ -27,9 +28,9 @@ _MAX_RECEIPT = 8 << 20
 def verify(node: Node, *, offline: bool = False) -> tuple[Verdict, list[str]]:
     """Recompute the log and all that rests on it; the verdict, and which witnesses were not asked.
 
-    Unless `offline`, each partner is asked to cosign the latest checkpoint of a log that is in
-    order here: it refuses if what it has seen of this log is not what is here now, which no look
-    at the store alone can tell.
+    Unless `offline`, each partner and each third witness is asked to cosign the latest checkpoint
+    of a log that is in order here: it refuses if what it has seen of this log is not what is here
+    now, which no look at the store alone can tell.
     """
     people.read(node, "audit.verify")
     with node.reading() as conn:
@@ -40,7 +41,10 @@ def verify(node: Node, *, offline: bool = False) -> tuple[Verdict, list[str]]:
             keys={known.name: known.signing_key for known in (node.identity, *partners)},
             vault=node.vault_keys,
             name=node.config.name,
-            witnesses=[VerifierKey.parse(peer.witness_key) for peer in partners],
+            witnesses=[
+                *(VerifierKey.parse(peer.witness_key) for peer in partners),
+                *(key for keys in witnessing.pinned(conn).values() for key in keys),
+            ],
             partners=[VerifierKey.parse(peer.log_key) for peer in partners],
         )
         first = next(node.log.entries(conn), None)
@@ -48,7 +52,20 @@ def verify(node: Node, *, offline: bool = False) -> tuple[Verdict, list[str]]:
         strangers.append(("entry 0", "the log does not begin with the making of this node"))
     for where, problem in strangers:
         verdict.report.add(where, problem)
-    silent = [peer.name for peer in partners if offline or not _asked(node, peer, verdict)]
+    asks: list[tuple[str, VerifierKey, Callable[[], bool]]] = [
+        (peer.name, VerifierKey.parse(peer.witness_key), partial(witnessing.ask, node, peer))
+        for peer in partners
+    ]
+    asks += [
+        (third.name, third.verifier, partial(witnessing.ask_third, node, third))
+        for third in node.config.witnesses
+    ]
+    silent = [one[0] for one in asks if offline or not _asked(*one, verdict)]
+    if verdict.ok:
+        with node.reading() as conn:
+            thirds = {name: keys[-1] for name, keys in witnessing.pinned(conn).items()}
+            for where, problem in audit.uncosigned(conn, thirds, verdict.report.cosigned):
+                verdict.report.add(where, problem)
     return verdict, silent
 
 
@@ -67,17 +84,17 @@ def _body(entry: Entry) -> dict[str, Any]:
     return body if isinstance(body, dict) else {}
 
 
-def _asked(node: Node, peer: Identity, verdict: Verdict) -> bool:
+def _asked(name: str, key: VerifierKey, ask: Callable[[], bool], verdict: Verdict) -> bool:
     """Ask a witness about a log that is in order here; whether it answered."""
     if not verdict.ok:
         return False
     try:
-        cosigned = witnessing.ask(node, peer)
+        cosigned = ask()
     except (LogRolledBack, SplitView) as found:
-        verdict.report.add(f"witness {peer.name}", found.message)
+        verdict.report.add(f"witness {name}", found.message)
         return True
     if cosigned:
-        verdict.report.cosigned[VerifierKey.parse(peer.witness_key).name] = verdict.report.size
+        verdict.report.cosigned[key.name] = verdict.report.size
     return cosigned
 
 

@@ -3,7 +3,9 @@
 import json
 import os
 import shutil
+import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from functools import partial, wraps
 from inspect import Parameter, signature
@@ -32,10 +34,12 @@ from parties import (
     people,
     scorecards,
     server,
+    witness_service,
 )
 from parties.config import Home, Sector
 from parties.errors import ConfigError, PersonUnclear
 from parties.node import Node
+from parties.witness_service import WitnessHome
 from protos.errors import ConcordatError
 
 app = typer.Typer(
@@ -62,6 +66,7 @@ job = _group("job", "Run a joint job under an agreement, and look at past runs."
 scorecard = _group("scorecard", "The bank's scorecards, for jobs of the kind score.")
 audit = _group("audit", "Verify the log, its witnesses and its receipts.")
 user = _group("user", "Who may do what here: engineers, officers, auditors, and their keys.")
+third = _group("witness", "A witness of its own, for a regulator: cosigns the logs it knows.")
 proposal = _group("proposal", "What waits for a second person: see it, approve it, refuse it.")
 node = _group("node", "The node itself.")
 
@@ -986,6 +991,68 @@ def compare(
         raise typer.Exit(1)
 
 
+WitnessPath = Annotated[Path, typer.Argument(metavar="DIR", help="The witness's folder.")]
+
+
+@third.command("init")
+@_verb
+def make_witness(
+    folder: WitnessPath,
+    name: Annotated[str, typer.Option(help="What it signs as, such as regulator.example/witness.")],
+    listen: Annotated[str, typer.Option(help="HOST:PORT.")] = "127.0.0.1:8470",
+) -> None:
+    """Make a witness: a folder of its own with a key, and no logs yet."""
+    key = WitnessHome(folder).create(name, listen)
+    out.print(f"Made the witness [bold]{escape(name)}[/]. Its key, for `witnesses` in config.yaml:")
+    out.print(f"  {escape(str(key))}")
+    out.print("Next: let it know the logs, by the keys that `concordat node keys` prints, then")
+    out.print(f"  concordat witness serve {escape(str(folder))}")
+
+
+@third.command("add-log")
+@_verb
+def add_log(
+    folder: WitnessPath,
+    key: Annotated[str, typer.Argument(metavar="KEY", help="The log's verifier key, one line.")],
+) -> None:
+    """Cosign a log from now on, also while the witness serves."""
+    known = WitnessHome(folder).add_log(key)
+    out.print(f"The log [bold]{escape(known.name)}[/] is known.")
+
+
+@third.command("show")
+@_verb
+def show_witness(folder: WitnessPath, as_json: AsJson = False) -> None:
+    """The witness's key, the logs it knows, and up to where it has cosigned each."""
+    home = WitnessHome(folder)
+    config, sizes = home.config(), home.cosigned()
+    logs_known = {str(key): sizes.get(key.name, 0) for key in home.logs()}
+    if as_json:
+        print(
+            json.dumps({"key": str(home.verifier()), "listen": config.listen, "logs": logs_known})
+        )
+        return
+    out.print(f"{escape(str(home.verifier()))} listens at {config.listen}")
+    for key, size in logs_known.items():
+        out.print(f"{size:>10,}  {escape(key)}")
+
+
+@third.command("serve")
+@_verb
+def serve_witness(folder: WitnessPath) -> None:
+    """Answer until Ctrl-C or SIGTERM. Its own log goes to standard error as JSON lines."""
+    logs.to_stderr()
+    home = WitnessHome(folder)
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    with witness_service.serving(home):
+        config = home.config()
+        out.print(f"{escape(config.name)} listens at {config.listen}; Ctrl-C stops it.")
+        stopped.wait()
+    out.print("Stopped.")
+
+
 @user.command("add")
 @_act
 def add_user(  # noqa: PLR0917 (each an option)
@@ -1148,6 +1215,18 @@ def rotate_keys(
         )
     entry = consents.rotate(Node.open(Home(home)), key)
     out.print(f"Rotated; entry {entry} of the log. Back up the folder `keys` again.")
+
+
+@node.command()
+@_verb
+def keys(home: HomePath, as_json: AsJson = False) -> None:
+    """The public keys of this node's log and witness, for third witnesses and outsiders."""
+    identity = Node.open(Home(home)).identity
+    if as_json:
+        print(json.dumps({"log": identity.log_key, "witness": identity.witness_key}))
+        return
+    out.print(f"log      {identity.log_key}", markup=False)
+    out.print(f"witness  {identity.witness_key}", markup=False)
 
 
 @node.command()

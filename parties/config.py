@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from compliance import document
+from compliance.errors import MalformedNote
+from compliance.note import COSIGNATURE, ED25519, VerifierKey
 from parties.errors import ConfigError, HomeExists, HomeUnusable, NoHome
 from parties.identity import NAME
 from parties.sources import Dataset, Region
@@ -42,6 +44,38 @@ class Limits(BaseModel):
     attempts_per_day: int = Field(1000, ge=1)
 
 
+def _witness_key(text: str) -> str:
+    try:
+        kind = VerifierKey.parse(text).kind
+    except MalformedNote:
+        kind = ED25519
+    if kind != COSIGNATURE:
+        raise ValueError("must be a witness's verifier key, NAME+ID+KEY")
+    return text
+
+
+class ThirdWitness(BaseModel):
+    """A witness that is no partner: its service, and the key its cosignatures are held to."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$")  # as agreements call it
+    url: str = Field(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$")
+    key: Annotated[str, AfterValidator(_witness_key)]
+    authority: Path | None = None  # PEM; those the system trusts, if it is not set
+
+    @property
+    def verifier(self) -> VerifierKey:
+        return VerifierKey.parse(self.key)
+
+
+def _distinct(witnesses: list[ThirdWitness]) -> list[ThirdWitness]:
+    for names in ([one.name for one in witnesses], [one.verifier.name for one in witnesses]):
+        if len(names) != len(set(names)):
+            raise ValueError("must each have a name and a key of their own")
+    return witnesses
+
+
 class Config(BaseModel):
     """The file `config.yaml` of a node's home."""
 
@@ -57,6 +91,7 @@ class Config(BaseModel):
     region: Region = "CN"
     limits: Limits = Limits()
     datasets: dict[str, Dataset] = {}
+    witnesses: Annotated[list[ThirdWitness], AfterValidator(_distinct)] = []
 
 
 class Home:

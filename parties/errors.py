@@ -177,5 +177,17 @@ class TooManyAttempts(ConcordatError):
     code = "E632"
 
 
+class WitnessNotConfigured(ConcordatError):
+    """An agreement requires a third witness that this node does not know."""
+
+    code = "E650"
+
+
+class WitnessMissing(ConcordatError):
+    """A third witness that an agreement requires has not cosigned."""
+
+    code = "E651"
+
+
 class InternalError(ConcordatError):
     code = "E699"

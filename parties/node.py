@@ -111,6 +111,7 @@ class Node:
             witness_key=str(self.witness_key),
         )
         self.actor = people.Actor(_person())  # who uses this node, as `parties.people` knows them
+        self.pinned_witnesses: dict[str, str] = {}  # keys by name, of those known to be in the log
         self.jobs_asked: set[int] = set()  # the entries that a job was run for
         self.tables = tables.Tables()
         self.copies = tables.Copies(home)

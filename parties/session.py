@@ -135,6 +135,7 @@ def _plan(node: Node, agreement: Agreement, job: Job, peer: str) -> Plan:
             return receipt.runs_started_since(conn, agreement.agreement, now - window)
 
         permits(agreement, job, now=now, runs=runs_within)
+    witnessing.required(node, agreement)
     return Plan(job, agreement, node.peer(peer), disclosure(agreement, job))
 
 
@@ -261,7 +262,7 @@ def _cosign(node: Node, peer: Identity) -> list[dict[str, str]]:
     but that a witness disputes the log must be heard: as warnings for the run's report.
     """
     try:
-        witnessing.ask(node, peer)
+        witnessing.ask_all(node, peer)
     except ConcordatError as error:
         _logger.warning("after a run with %s: %s %s", peer.name, error.code, error.message)
         return [{"code": error.code, "message": error.message, "next_step": error.next_step}]
@@ -494,7 +495,7 @@ class Session:
             started=_time(started),
         )
         intent = self._sign_and_record("intent", statement)
-        self._ready()
+        self._ready(peer_section.log_size)
         if self.card:
             self._commit_card(self.card)
         job = jobs.Run(
@@ -702,11 +703,16 @@ class Session:
             node.log.checkpoint(conn)
         return envelope
 
-    def _ready(self) -> None:
-        """No data before the intent is in both logs."""
-        self.channel.send(Ready(statement="intent"))
-        if self.channel.receive(Ready).statement != "intent":
+    def _ready(self, peer_log_size: int) -> None:
+        """No data before the intent is in both logs, cosigned if the agreement requires it."""
+        checkpoint = witnessing.cosigned(self.node, self.agreement)
+        self.channel.send(Ready(statement="intent", checkpoint=checkpoint))
+        theirs = self.channel.receive(Ready)
+        if theirs.statement != "intent":
             raise ProtocolViolation("The other node is not ready for the run.")
+        witnessing.check_cosigned(
+            self.node, self.agreement, self.peer, theirs.checkpoint, peer_log_size
+        )
 
     # During and after the job
 

@@ -26,12 +26,13 @@ from compliance.canonical import parse
 from compliance.errors import AgreementRefusal
 from compliance.lifecycle import RESUMED, SUSPENDED, TERMINATED
 from compliance.merkle import leaf_hash
+from compliance.note import COSIGNATURE, VerifierKey
 from compliance.signing import Envelope
 from federated.identifiers import Kind
-from parties import agreements, audits, consents, session
+from parties import agreements, audits, consents, session, witnessing
 from parties import people as users
 from parties.cli import app
-from parties.config import Config, Home
+from parties.config import Config, Home, ThirdWitness
 from parties.errors import Cancelled
 from parties.node import Node
 from parties.sources import Dataset
@@ -293,6 +294,9 @@ def staffed(folder: Path) -> Node:
     users.refuse(as_user("wang"), removal.id, "an example")
     users.approve(node, change.id)
     users.remove(as_user("li"), "wang")
+    key = VerifierKey("regulator.example/witness", bytes.fromhex("01" + 31 * "00"), COSIGNATURE)
+    third = ThirdWitness(name="regulator", url="http://127.0.0.1:1", key=str(key))
+    assert not witnessing.ask_third(node, third)
     return node
 
     people.add(node, "li", "officer")

@@ -99,12 +99,14 @@ class Signature(_message.Message):
     def __init__(self, statement: _Optional[str] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class Ready(_message.Message):
-    __slots__ = ("statement", "log_index")
+    __slots__ = ("statement", "log_index", "checkpoint")
     STATEMENT_FIELD_NUMBER: _ClassVar[int]
     LOG_INDEX_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     statement: str
     log_index: int
-    def __init__(self, statement: _Optional[str] = ..., log_index: _Optional[int] = ...) -> None: ...
+    checkpoint: bytes
+    def __init__(self, statement: _Optional[str] = ..., log_index: _Optional[int] = ..., checkpoint: _Optional[bytes] = ...) -> None: ...
 
 class Points(_message.Message):
     __slots__ = ("points", "last")
