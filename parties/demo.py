@@ -58,7 +58,28 @@ jobs:
     key_bits: 2048
     exponents: full
     statistics: [count, sum, mean, variance, share, histogram]
-limits: {{runs_per_day: 50}}
+{by_name}limits: {{runs_per_day: 50}}
+"""
+
+BY_NAME = """\
+  lookup: {features: [spend_12m], people_per_day: 1000, epoch_hours: 24}
+  score:
+    features: [days_between_orders]
+    people_per_day: 1000
+    epoch_hours: 24
+    key_bits: 2048
+"""
+
+SCORECARD = """\
+scorecard: ordering-habits
+version: 1
+scaling: {pdo: 20, base_score: 600, base_odds: 50}
+base: 580
+features:
+  days_between_orders:
+    bins: [{upper: 7, points: 35}, {upper: 90, points: 10}, {points: -25}]
+    missing: -5
+    unseen: 0
 """
 
 SHOP_FEATURES = """\
@@ -85,10 +106,11 @@ class Deal(NamedTuple):
     dataset: str
     category: str
     features: str
+    by_name: str = ""
 
 
 DEALS = (
-    Deal("offers", "credit-offer", "shop", "shoppers", "purchase-history", SHOP_FEATURES),
+    Deal("offers", "credit-offer", "shop", "shoppers", "purchase-history", SHOP_FEATURES, BY_NAME),
     Deal("lending", "credit-assessment", "telco", "subscribers", "ties", TELCO_FEATURES),
     Deal("adverts", "advertising", "shop", "shoppers", "purchase-history", SHOP_FEATURES),
 )
@@ -100,12 +122,14 @@ purpose: {purpose}
 """
 
 ASKED = {
-    "offers": """\
+    ("lookup", "offers"): "people: applicants.csv\n",
+    ("score", "offers"): "people: applicants.csv\nscorecard: scorecard.yaml\n",
+    ("insight", "offers"): """\
 features:
   spend_12m: [mean, variance]
   days_between_orders: [mean, share, histogram]
 """,
-    "lending": """\
+    ("insight", "lending"): """\
 features:
   contacts: [mean]
   night_calls: [mean, variance]
@@ -142,6 +166,7 @@ def generate(folder: Path) -> None:
 
     bank, shop, telco = people[:4_000], people[1_500:5_000], people[2_500:]
     bank[["phone", "age"]].to_csv(folder / "customers.csv", index=False)
+    bank[["phone"]].tail(40).to_csv(folder / "applicants.csv", index=False)
     shop[["phone", "spend_12m", "days_between_orders"]].to_csv(folder / "shoppers.csv", index=False)
     telco[["phone", "contacts", "night_calls"]].to_csv(folder / "subscribers.csv", index=False)
     given = {
@@ -272,6 +297,13 @@ class _Story:
         for job in ("overlap", "intersect", "insight"):
             self._job(job, "offers", "credit-offer")
         self._say("The oldest segment is small, so its figures stay closed: by the threshold.")
+        self._say(
+            "Forty customers apply for credit. What does the shop know of each? And what does the "
+            "bank's own scorecard say, which the shop must not see?"
+        )
+        self._write("scorecard.yaml", SCORECARD)
+        self._job("lookup", "offers", "credit-offer")
+        self._job("score", "offers", "credit-offer")
         self._say("The same bank with the telecom operator, under an agreement of their own.")
         self._job("insight", "lending", "credit-assessment")
 
@@ -324,8 +356,7 @@ class _Story:
 
     def _job(self, job: str, agreement: str, purpose: str, *, fails: int = 0) -> None:
         text = JOB.format(job=job, agreement=agreement, purpose=purpose)
-        if job == "insight":
-            text += ASKED[agreement]
+        text += ASKED.get((job, agreement), "")
         path = self._write(f"{job}-{agreement}-{purpose}.yaml", text)
         self._do("job", "run", self._homes["bank"], path, fails=fails)
 

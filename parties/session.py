@@ -39,6 +39,7 @@ from compliance.canonical import timestamp
 from compliance.errors import AgreementRefusal, ConsentChanged, InvalidSignature, JobInvalid
 from compliance.note import Checkpoint, VerifierKey
 from compliance.signing import Envelope, verify
+from federated._native import SecretKey
 from federated.arrays import Bool
 from federated.channel import Channel
 from federated.errors import AnswersDisagree, PeerAborted, ProtocolViolation, TableUnsound
@@ -373,11 +374,13 @@ class Session:
             "disclosure": planned.disclosure,
         }
 
+        self._secret: SecretKey | None = None
         self.tabled = tables.terms(self.agreement, self.job, SUITE)
         self.copy: Copy | None = None
         self.held: tables.Held | None = None
         if self.tabled and role == "bank":
-            self.copy = node.copies.find(self._slot, self.tabled, self._made_for(), self._verify)
+            self.made_for = self._made_for()
+            self.copy = node.copies.find(self._slot, self.tabled, self.made_for, self._verify)
         elif self.tabled:
             self.held = node.tables.find(self._slot, self.agreement.digest, self.started)
         self.ours = self._hello()
@@ -441,7 +444,7 @@ class Session:
         modulus = b""
         terms = getattr(self.agreement.jobs, self.job.job)
         if (self.role, self.job.job) in jobs.ENCRYPTS:
-            modulus = self.node.paillier_key(terms.key_bits).public.modulus
+            modulus = self._secret_key(terms.key_bits).public.modulus
         head = self.copy.head if self.copy else self.held.table.head if self.held else None
         return Hello(
             protocol_version=PROTOCOL_VERSION,
@@ -458,6 +461,12 @@ class Session:
             table_epoch=head.epoch if head else b"",
             table_version=head.version if head else 0,
         )
+
+    def _secret_key(self, bits: int) -> SecretKey:
+        """The node's Paillier key of the one size that the job has: reading it takes a while."""
+        if self._secret is None:
+            self._secret = self.node.paillier_key(bits)
+        return self._secret
 
     def check(self, theirs: Hello) -> None:
         """Raise ProtocolViolation unless the other side speaks of the same run, as itself."""
@@ -507,7 +516,7 @@ class Session:
             release=self._release,
             progress=self.stages,
             modulus=theirs.paillier_modulus,
-            secret_key=self.node.paillier_key,
+            secret_key=self._secret_key,
             note=self.report.__setitem__,
             card=self.card,
             watch=self._watched(),
@@ -560,7 +569,7 @@ class Session:
         terms = self.agreement.jobs.score
         if self.card is None or terms is None:
             return b""
-        modulus = self.node.paillier_key(terms.key_bits).public.modulus
+        modulus = self._secret_key(terms.key_bits).public.modulus
         return modulus + weigh(self.card, tables.grids(self.agreement)).values.tobytes()
 
     def _verify(self, signature: bytes, statement: bytes) -> None:
@@ -607,7 +616,7 @@ class Session:
             return None
 
         def keep(copy: Copy) -> None:
-            node.copies.keep(self._slot, terms, self._made_for(), copy)
+            node.copies.keep(self._slot, terms, self.made_for, copy)
 
         def hold(table: Table) -> None:
             decision = self._decided()

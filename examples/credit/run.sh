@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Two institutions, their tables and consents, one agreement, three jobs, two verified logs.
+# Two institutions, their tables and consents, one agreement, five jobs, two verified logs.
 # Usage: examples/credit/run.sh DATA_DIR OUT_DIR
 set -euo pipefail
 
@@ -68,6 +68,11 @@ echo "== Jobs"
 concordat job run "$bank" "$here/overlap.yaml" --output "$out/overlap.json"
 concordat job run "$bank" "$here/intersect.yaml" --output "$out/intersect.csv"
 concordat job run "$bank" "$here/insight.yaml" --output "$out/insight.csv"
+# The partner's features for the first 200 of the customers in common.
+head -n 201 "$out/intersect.csv" > "$nodes/people.csv"
+cp "$here/lookup.yaml" "$nodes/"
+concordat job run "$bank" "$nodes/lookup.yaml" --output "$out/lookup.csv"
+concordat job run "$bank" "$here/score.yaml" --output "$out/score.csv"
 
 echo "== Audit"
 concordat audit verify "$bank"
@@ -76,4 +81,4 @@ concordat audit verify "$partner"
 python "$here/summarise.py" "$bank" "$partner" > "$out/summary.json"
 kill $(jobs -p)
 wait
-echo "== Results: overlap.json, intersect.csv, insight.csv, summary.json in $out"
+echo "== Results: overlap.json, intersect.csv, insight.csv, lookup.csv, score.csv, summary.json in $out"

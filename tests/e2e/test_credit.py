@@ -4,8 +4,10 @@ import json
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from people import expected, generate
 
 ROOT = Path(__file__).parents[2]
@@ -14,7 +16,9 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], pd.DataFrame]:
     data, out = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("out") / "new"
-    phones, insight = expected(*generate(data, seed=7), pd.Timestamp.now(tz="UTC"))
+    bank, partner = generate(data, seed=7)
+    partner.table.to_csv(out.parent / "payments.csv", index=False)
+    phones, insight = expected(bank, partner, pd.Timestamp.now(tz="UTC"))
     done = subprocess.run(
         [ROOT / "examples/credit/run.sh", data, out], capture_output=True, text=True, check=False
     )
@@ -54,6 +58,38 @@ def test_insight_is_the_join(ran: tuple[Path, list[str], pd.DataFrame]) -> None:
         pd.testing.assert_series_equal(
             both[name], both[f"{name}_found"], check_names=False, rtol=1e-12
         )
+
+
+def partners(out: Path) -> pd.DataFrame:
+    """The partner's rows of the customers in common, by phone."""
+    table = pd.read_csv(out.parent / "payments.csv", dtype={"phone": str})
+    phones = pd.read_csv(out / "intersect.csv", dtype=str)["phone"]
+    return table[table["phone"].isin(phones)].sort_values("phone", ignore_index=True)
+
+
+def test_lookup_is_the_join(ran: tuple[Path, list[str], pd.DataFrame]) -> None:
+    out, phones, _ = ran
+    columns = ["phone", "pay_0", "pay_2", "pay_3"]
+    found = pd.read_csv(out / "lookup.csv", dtype={"phone": str})
+    assert list(found) == columns
+    assert found["phone"].tolist() == phones[:200]
+    pd.testing.assert_frame_equal(found, partners(out)[columns].head(200))
+
+
+def test_scores_are_the_plain_calculation(ran: tuple[Path, list[str], pd.DataFrame]) -> None:
+    out, phones, _ = ran
+    card = yaml.safe_load((ROOT / "examples/credit/scorecard.yaml").read_text())
+    people = partners(out)
+    score = pd.Series(card["base"], people.index)
+    for name, feature in card["features"].items():
+        edges = [-np.inf, *(one["upper"] for one in feature["bins"][:-1]), np.inf]
+        points = [one["points"] for one in feature["bins"]]
+        score += pd.Series(points)[pd.cut(people[name], edges, labels=False)].to_numpy()
+    found = pd.read_csv(out / "score.csv", dtype={"phone": str})
+    assert list(found) == ["phone", "score"]
+    assert found["phone"].tolist() == phones
+    assert found["score"].tolist() == score.tolist()
+    assert found["score"].nunique() > 50
 
 
 def test_summary_says_what_was_left_out(ran: tuple[Path, list[str], pd.DataFrame]) -> None:

@@ -13,7 +13,10 @@ from federated.aggregation import insight
 from federated.aggregation.schema import Feature, FeatureTable, Groups
 from federated.channel import Channel
 from federated.paillier import keys
-from federated.psi import intersect, overlap
+from federated.psi import intersect, lookup, overlap
+from federated.psi.lookup import Terms
+from federated.risk import score
+from federated.risk.scorecard import Grid, Weights
 from protos.errors import ConcordatError
 
 N = 6
@@ -21,6 +24,32 @@ SECRET = keys.generate(1024, allow_small=True)
 AGE = Feature("age", frozenset({"sum", "variance"}), Decimal(18), Decimal(99))
 GROUPS = Groups(phones(range(N)), np.arange(N) % 2, 2)
 TABLE = FeatureTable(phones(range(N)), np.full((N, 1), 30), np.ones((N, 1), bool))
+
+TERMS = Terms("suite", bytes(32), b"", 4)
+SCORE_TERMS = Terms("suite", bytes(32), b"", score.payload_bytes(1024))
+GRIDS = [Grid("age", (30, 50), 0)]
+WEIGHTS = Weights(np.arange(5), 0, 4)
+
+
+def payload_table() -> lookup.Table:
+    return lookup.Table.build(phones(range(N)), np.zeros((N, 4), np.uint8), TERMS)
+
+
+def score_table(channel: Channel) -> lookup.Table:
+    places = np.arange(N)[:, np.newaxis] % 5
+    public = SECRET.public
+    return score.receive_table(
+        channel, phones(range(N)), places, GRIDS, public=public, terms=SCORE_TERMS
+    )
+
+
+def sign(statement: bytes) -> bytes:
+    return bytes(64)
+
+
+def nothing(*_: object) -> None:
+    """Whatever is signed holds; nothing is kept."""
+
 
 ROLES: dict[str, tuple[Role, Role]] = {
     "overlap": (
@@ -48,6 +77,38 @@ ROLES: dict[str, tuple[Role, Role]] = {
         ),
         lambda ch: insight.run_partner(
             ch, TABLE, [AGE], SECRET, bank_size=N, groups=2, minimum_group=2, release=Gate()
+        ),
+    ),
+    "lookup": (
+        lambda ch: lookup.run_bank(
+            ch,
+            phones(range(N)),
+            None,
+            TERMS,
+            partner_size=N,
+            verify=nothing,
+            keep=nothing,
+            release=Gate(),
+        ),
+        lambda ch: lookup.run_partner(
+            ch, payload_table(), None, TERMS, bank_size=N, sign=sign, release=Gate()
+        ),
+    ),
+    "score": (
+        lambda ch: score.run_bank(
+            ch,
+            phones(range(N)),
+            WEIGHTS,
+            SECRET,
+            held=None,
+            terms=SCORE_TERMS,
+            partner_size=N,
+            verify=nothing,
+            keep=nothing,
+            release=Gate(),
+        ),
+        lambda ch: lookup.run_partner(
+            ch, score_table(ch), None, SCORE_TERMS, bank_size=N, sign=sign, release=Gate()
         ),
     ),
 }

@@ -212,6 +212,8 @@ def test_an_imported_scorecard_gives_the_librarys_scores(library: str, read: Any
         'variable,bin,points\nx,"[-inf,inf)",nan\n',
         'variable,bin,points\nx,"[-inf,1e99)",3\nx,"[1e99,inf)",4\n',
         "variable,bin,points\nx,missing,3\n",
+        "variable,bin,points\nx\n",
+        "variable,bin,points\nx,missing," + "3" * 200_000,
     ],
 )
 def test_a_table_that_is_no_scorecard_is_refused(text: str) -> None:
