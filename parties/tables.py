@@ -147,8 +147,6 @@ class Copies:
 
     def keep(self, slot: Slot, terms: Terms, made_for: bytes, copy: Copy) -> None:
         path, purpose = self._path(slot), _purpose(terms, made_for)
-        if path in self._known and self._known[path][1] is copy:
-            return
         header = {
             "purpose": purpose.hex(),
             "epoch": copy.head.epoch.hex(),

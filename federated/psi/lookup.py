@@ -118,8 +118,9 @@ class Table:
     def version(self) -> int:
         return len(self.removed)
 
-    @property
+    @cached_property
     def head(self) -> Head:
+        """As of the last rows that were taken out."""
         return Head(self.epoch, self.version, len(self.rows), _digest(self.rows))
 
     def keep(self, stay: Bool) -> None:
@@ -128,6 +129,7 @@ class Table:
         if not stays.all():
             self.removed.append(self.rows[~stays, :KEY].copy())
             self.rows, self.people = self.rows[stays], self.people[stays]
+            self.__dict__.pop("head", None)
 
 
 # The bank's copy
@@ -185,14 +187,15 @@ def run_bank(
     release: Release,
     progress: Progress = silent,
 ) -> Found:
-    """held: the copy of the epoch that both have agreed to go on with, if any.
+    """held: the copy of the epoch that both have agreed to go on with, if any; it was checked.
 
-    keep: given the copy as it is now, before anything is asked. Raises ProtocolViolation where the
+    keep: given another copy, which has been checked, before anything is asked. Raises ProtocolViolation where the
     partner deviates in form; TableUnsound for its table.
     """
     copy = _receive_table(channel, held, terms, partner_size, progress)
-    copy.check(terms, verify)
-    keep(copy)
+    if copy is not held:
+        copy.check(terms, verify)
+        keep(copy)
 
     a = Scalar.random()
     order = permutation(len(ids)).astype(np.int64)
