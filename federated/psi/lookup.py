@@ -189,8 +189,8 @@ def run_bank(
 ) -> Found:
     """held: the copy of the epoch that both have agreed to go on with, if any; it was checked.
 
-    keep: given another copy, which has been checked, before anything is asked. Raises ProtocolViolation where the
-    partner deviates in form; TableUnsound for its table.
+    keep: given another copy, which has been checked, before anything is asked. Raises
+    ProtocolViolation where the partner deviates in form; TableUnsound for its table.
     """
     copy = _receive_table(channel, held, terms, partner_size, progress)
     if copy is not held:
