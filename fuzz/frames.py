@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from federated._native import Scalar
 from federated.aggregation import insight
 from federated.aggregation.schema import Feature, FeatureTable, Groups
+from federated.arrays import I64, U8
 from federated.channel import Channel, memory_pair
 from federated.errors import ConnectionLost
 from federated.identifiers import Ids
@@ -116,7 +117,13 @@ _LAYOUT = Layout.plan([feature.columns for feature in _FEATURES], ROWS, PUBLIC.b
 _TERMS = Terms("suite", bytes(32), b"", 4)
 _SCORE_TERMS = Terms("suite", bytes(32), b"", score.payload_bytes(PUBLIC.bits))
 _PLACES = (np.arange(ROWS) % 5)[:, np.newaxis]
-_TABLE_OF = lookup.Table.build(_THEIRS, np.zeros((ROWS, 4), np.uint8), _TERMS)
+
+
+def _zeros(rows: I64) -> U8:
+    return np.zeros((len(rows), _TERMS.payload), np.uint8)
+
+
+_TABLE_OF = lookup.Table.build(_THEIRS, _zeros, _TERMS, made=lambda _: None)
 
 
 def _release() -> None:
@@ -176,7 +183,13 @@ _ROLES: dict[str, tuple[Role, Role]] = {
             release=_release,
         ),
         lambda ch: lookup.run_partner(
-            ch, _TABLE_OF, None, _TERMS, bank_size=ROWS, sign=_sign, release=_release
+            ch,
+            lookup.make_table(ch, _THEIRS, _zeros, _TERMS),
+            None,
+            _TERMS,
+            bank_size=ROWS,
+            sign=_sign,
+            release=_release,
         ),
     ),
     "score": (
@@ -194,7 +207,7 @@ _ROLES: dict[str, tuple[Role, Role]] = {
         ),
         lambda ch: lookup.run_partner(
             ch,
-            score.receive_table(
+            score.make_table(
                 ch,
                 _THEIRS,
                 _PLACES,
@@ -329,7 +342,7 @@ def _removed_rows(_: Path) -> Target:
 
     head = lookup.Head(_TABLE_OF.epoch, 1, ROWS - 1, bytes(32))
     keys = RemovedRows(keys=_TABLE_OF.rows[0, : lookup.KEY].tobytes(), last=True)
-    return Target(receive, [said(head.message(bytes(64)), keys)])
+    return Target(receive, [said(keys, head.message(bytes(64)))])
 
 
 def _packed() -> np.ndarray[tuple[int, int], np.dtype[np.uint64]]:

@@ -360,7 +360,13 @@ def _partner_lookup(run: Run) -> None:
             parts.append(column.present.astype(np.uint8)[:, np.newaxis])
             parts.append(column.values.astype("<i8")[:, np.newaxis].view(np.uint8))
         payloads = np.hstack(parts)
-        table = lookup.Table.build(run.material.ids, payloads, use.terms, run.progress)
+        table = lookup.make_table(
+            run.channel,
+            run.material.ids,
+            payloads.__getitem__,
+            use.terms,
+            progress=run.progress,
+        )
         use.hold(table)
     _answer(run, table)
 
@@ -442,7 +448,7 @@ def _partner_score(run: Run) -> None:
             grid.place(column.values, column.present, column.strange)
             for grid, column in zip(grids, columns, strict=True)
         ]
-        table = score.receive_table(
+        table = score.make_table(
             run.channel,
             run.material.ids,
             np.column_stack(places),

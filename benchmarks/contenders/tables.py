@@ -8,6 +8,7 @@ import numpy as np
 
 from benchmarks.worker import Job
 from federated._native import Rerandomiser
+from federated.arrays import I64, U8
 from federated.channel import Channel, memory_pair
 from federated.identifiers import Ids
 from federated.paillier import keys
@@ -20,10 +21,10 @@ TERMS = Terms("C25519-SHA512", bytes(32), b"benchmark", 27)
 
 def build(rows: int) -> Job:
     """A table from ids and payloads."""
-    ids, payloads = _people(rows), np.zeros((rows, TERMS.payload), np.uint8)
+    ids = _people(rows)
 
     def job() -> int:
-        Table.build(ids, payloads, TERMS)
+        Table.build(ids, _payloads, TERMS, made=_nothing)
         return rows
 
     return job
@@ -31,26 +32,26 @@ def build(rows: int) -> Job:
 
 def ask(rows: int, asked: int) -> Job:
     """The bank has fetched the table before; half of those it asks for are in it."""
-    table = Table.build(_people(rows), np.zeros((rows, TERMS.payload), np.uint8), TERMS)
+    table = Table.build(_people(rows), _payloads, TERMS, made=_nothing)
+    held = [Copy(table.head, bytes(64), table.rows)]  # as it has been fetched
     ids = _people(asked, rows - asked // 2)
-    held: list[Copy] = []
 
     def play() -> int:
         found = _both(
             lambda ch: lookup.run_bank(
                 ch,
                 ids,
-                held[-1] if held else None,
+                held[0],
                 TERMS,
                 partner_size=rows,
                 verify=_nothing,
-                keep=held.append,
+                keep=_nothing,
                 release=_nothing,
             ),
             lambda ch: lookup.run_partner(
                 ch,
                 table,
-                0 if held else None,
+                0,
                 TERMS,
                 bank_size=asked,
                 sign=lambda _: bytes(64),
@@ -106,6 +107,10 @@ def uniform(rows: int, bits: int) -> Job:
         return rows
 
     return job
+
+
+def _payloads(rows: I64) -> U8:
+    return np.zeros((len(rows), TERMS.payload), np.uint8)
 
 
 def _nothing(*_: Any) -> None:

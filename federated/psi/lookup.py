@@ -3,7 +3,8 @@
 A row of the partner's table belongs to the label F(y) = SHA-512(y || b·H(y)): its first 16 bytes
 find the row, 32 more open its payload. Whoever does not know b can find nothing in the table.
 
-    partner -> bank   once an epoch, the table; then only which rows were removed since
+    partner -> bank   once an epoch, the rows, as they are made; then only which were removed since
+                      the table's head, signed
     bank -> partner   shuffled a·H(x)
     partner -> bank   b·(a·H(x)), in that order
 
@@ -27,13 +28,14 @@ from federated.channel import Channel
 from federated.errors import ProtocolViolation, TableUnsound
 from federated.hooks import Progress, Release, silent
 from federated.identifiers import Ids
-from federated.points import chunks, hash_ids, product, receive_points, send_points
+from federated.points import CHUNK, chunks, hash_ids, product, receive_points, send_points
 from protos.concordat.v1.run_pb2 import RemovedRows, TableHead, TableRows
 
 KEY = 16  # bytes that find a row
 SEALED = 12 + 16  # what a payload grows by: nonce and tag
 EPOCH = 16
 
+Payloads = Callable[[I64], U8]  # of the ids at these places: uint8 (n, payload)
 Sign = Callable[[bytes], bytes]
 Verify = Callable[[bytes, bytes], None]  # signature, statement; raises unless it holds
 
@@ -99,19 +101,29 @@ class Table:
     removed: list[U8] = field(default_factory=list)
 
     @classmethod
-    def build(cls, ids: Ids, payloads: U8, terms: Terms, progress: Progress = silent) -> Self:
-        """payloads: uint8 (n, payload). A new scalar and a new epoch, always."""
+    def build(
+        cls,
+        ids: Ids,
+        payloads: Payloads,
+        terms: Terms,
+        *,
+        made: Callable[[U8], None],
+        at_once: int = CHUNK,
+        progress: Progress = silent,
+    ) -> Self:
+        """With a new scalar and a new epoch, always. made: given rows as soon as they are there."""
         epoch, b = token_bytes(EPOCH), Scalar.random()
         order = permutation(len(ids)).astype(np.int64)
         hashed = hash_ids(ids, progress)
         rows = np.empty((len(ids), terms.width), np.uint8)
-        for part in chunks(len(ids)):
-            progress("build table", part.start, len(ids))
+        for part in chunks(len(ids), at_once):
+            progress("make table", part.start, len(ids))
             taken = order[part]
             labels = _labels(ids.take(taken), product(hashed[taken], b))
             rows[part, :KEY] = labels[:, :KEY]
-            rows[part, KEY:] = seal(_openers(labels), payloads[taken], terms.bind(epoch))
-        progress("build table", len(ids), len(ids))
+            rows[part, KEY:] = seal(_openers(labels), payloads(taken), terms.bind(epoch))
+            made(rows[part])
+        progress("make table", len(ids), len(ids))
         return cls(epoch, b, rows, order)
 
     @property
@@ -223,21 +235,37 @@ def run_partner(
     release: Release,
     progress: Progress = silent,
 ) -> None:
-    """known: the version of this table that the bank has, if any.
+    """known: the version of this table that the bank has; None if it was just sent the rows.
 
     Raises ProtocolViolation where the bank deviates in form or size.
     """
+    if known is not None:
+        _send_removed(channel, table, known)
     head = table.head
     channel.send(head.message(sign(head.statement(terms))))
-    if known is None:
-        _send_rows(channel, table.rows, progress)
-    else:
-        _send_removed(channel, table, known)
     asked = receive_points(
         channel, bank_size, table.scalar, stage="blind what is asked", progress=progress
     )
     release()
     send_points(channel, asked, stage="answer", progress=progress)
+
+
+def make_table(
+    channel: Channel,
+    ids: Ids,
+    payloads: Payloads,
+    terms: Terms,
+    *,
+    at_once: int = CHUNK,
+    progress: Progress = silent,
+) -> Table:
+    """The table of a new epoch, its rows sent to the bank as they are made."""
+    size = min(at_once, max(1, channel.room // terms.width))
+
+    def made(rows: U8) -> None:
+        channel.send(TableRows(rows=rows.tobytes()))
+
+    return Table.build(ids, payloads, terms, made=made, at_once=size, progress=progress)
 
 
 def _labels(ids: Ids, points: U8) -> U8:
@@ -263,13 +291,6 @@ def _open(copy: Copy, labels: U8, places: I64, terms: Terms) -> U8:
 # The table's frames
 
 
-def _send_rows(channel: Channel, rows: U8, progress: Progress) -> None:
-    for part in chunks(len(rows), max(1, channel.room // rows.shape[1])):
-        progress("send table", part.start, len(rows))
-        channel.send(TableRows(rows=rows[part].tobytes(), last=part.stop == len(rows)))
-    progress("send table", len(rows), len(rows))
-
-
 def _send_removed(channel: Channel, table: Table, known: int) -> None:
     if known > table.version:
         raise ProtocolViolation("The other side has a later version of the table than there is.")
@@ -282,39 +303,36 @@ def _receive_table(
     channel: Channel, held: Copy | None, terms: Terms, partner_size: int, progress: Progress
 ) -> Copy:
     """Not yet checked but for its size, which is the one the partner has signed in the intent."""
-    sent = channel.receive(TableHead)
-    head = Head(sent.epoch, sent.version, sent.rows, sent.digest)
-    if len(head.epoch) != EPOCH or len(head.digest) != 32 or len(sent.signature) != 64:
-        raise ProtocolViolation("The other side sent a table's head that is none.")
-    if head.rows != partner_size:
-        raise _unsound("is not of the size that was announced")
     if held is None:
-        return Copy(head, sent.signature, _receive_rows(channel, head.rows, terms, progress))
+        rows = _receive_rows(channel, partner_size, terms, progress)
+        return Copy(*_receive_head(channel), rows)
+    if partner_size > len(held.rows):
+        raise _unsound("has more rows than the one held")
+    keys = _receive_removed(channel, len(held.rows) - partner_size)
+    head, signature = _receive_head(channel)
     if head.epoch != held.head.epoch or head.version < held.head.version:
         raise _unsound("is not a later version of the one held")
-    keys = _receive_removed(channel, held.head.rows - head.rows)
-    return (
-        Copy(head, sent.signature, held.without(keys))
-        if len(keys)
-        else _renamed(held, head, sent.signature)
-    )
+    if head == held.head:
+        return held
+    return Copy(head, signature, held.without(keys) if len(keys) else held.rows)
 
 
-def _renamed(held: Copy, head: Head, signature: bytes) -> Copy:
-    """The same rows under a later head; what was computed of them is kept."""
-    return held if head == held.head else Copy(head, signature, held.rows)
+def _receive_head(channel: Channel) -> tuple[Head, bytes]:
+    sent = channel.receive(TableHead)
+    if len(sent.epoch) != EPOCH or len(sent.digest) != 32 or len(sent.signature) != 64:
+        raise ProtocolViolation("The other side sent a table's head that is none.")
+    return Head(sent.epoch, sent.version, sent.rows, sent.digest), sent.signature
 
 
 def _receive_rows(channel: Channel, expected: int, terms: Terms, progress: Progress) -> U8:
     data: list[bytes] = []
-    received, last = 0, False
-    while not last:
+    received = 0
+    while received < expected:
         progress("receive table", received, expected)
         frame = channel.receive(TableRows)
-        last = frame.last
         count, rest = divmod(len(frame.rows), terms.width)
         received += count
-        if rest or received > expected or not (count or last) or last != (received == expected):
+        if rest or not count or received > expected:
             raise ProtocolViolation("The other side sent a wrong number of rows.")
         data.append(frame.rows)
     progress("receive table", expected, expected)

@@ -25,7 +25,7 @@ from federated.psi.lookup import Copy, Table, Terms, Verify
 from federated.risk.scorecard import Grid, Weights, starts
 from protos.concordat.v1.run_pb2 import EncryptedPoints
 
-ROWS = 4096  # sums made at a time
+ROWS = 2048  # sums made at a time: the bank must not wait too long for any
 
 
 def payload_bytes(key_bits: int) -> int:
@@ -72,7 +72,7 @@ def run_bank(
     return found.rows, [one + weights.offset for one in sums]
 
 
-def receive_table(
+def make_table(
     channel: Channel,
     ids: Ids,
     places: I64,
@@ -82,7 +82,7 @@ def receive_table(
     terms: Terms,
     progress: Progress = silent,
 ) -> Table:
-    """The partner's table of an epoch, from the points that the bank sends for it; then the lookup.
+    """The partner's table of an epoch, from the points that the bank sends for it, and sent to it.
 
     places: int64 (n, grids), where each row stands on each grid. Raises InvalidKey,
     InvalidCiphertext, ProtocolViolation.
@@ -93,12 +93,11 @@ def receive_table(
     except ValueError:
         raise InvalidKey("The other side's modulus has a small factor.") from None
     choices = np.ascontiguousarray(places + starts(grids))
-    payloads = np.empty((len(ids), terms.payload), np.uint8)
-    for part in chunks(len(ids), ROWS):
-        progress("score rows", part.start, len(ids))
-        payloads[part] = _to_bytes(masks.sums(points, choices[part]))
-    progress("score rows", len(ids), len(ids))
-    return Table.build(ids, payloads, terms, progress)
+
+    def payloads(rows: I64) -> U8:
+        return _to_bytes(masks.sums(points, choices[rows]))
+
+    return lookup.make_table(channel, ids, payloads, terms, at_once=ROWS, progress=progress)
 
 
 def decrypt_small(secret: SecretKey, ciphertexts: U64, most: int) -> list[int]:

@@ -31,14 +31,15 @@ GRIDS = [Grid("age", (30, 50), 0)]
 WEIGHTS = Weights(np.arange(5), 0, 4)
 
 
-def payload_table() -> lookup.Table:
-    return lookup.Table.build(phones(range(N)), np.zeros((N, 4), np.uint8), TERMS)
+def payload_table(channel: Channel) -> lookup.Table:
+    payloads = np.zeros((N, 4), np.uint8)
+    return lookup.make_table(channel, phones(range(N)), payloads.__getitem__, TERMS)
 
 
 def score_table(channel: Channel) -> lookup.Table:
     places = np.arange(N)[:, np.newaxis] % 5
     public = SECRET.public
-    return score.receive_table(
+    return score.make_table(
         channel, phones(range(N)), places, GRIDS, public=public, terms=SCORE_TERMS
     )
 
@@ -91,7 +92,7 @@ ROLES: dict[str, tuple[Role, Role]] = {
             release=Gate(),
         ),
         lambda ch: lookup.run_partner(
-            ch, payload_table(), None, TERMS, bank_size=N, sign=sign, release=Gate()
+            ch, payload_table(ch), None, TERMS, bank_size=N, sign=sign, release=Gate()
         ),
     ),
     "score": (

@@ -12,8 +12,9 @@ from two_sides import Gate, Withdrawn, phones, play, succeed, tampering
 
 from federated import _native
 from federated._native import Scalar, multiply
+from federated.channel import Channel
 from federated.errors import InvalidPoint, ProtocolViolation, TableUnsound
-from federated.points import hash_ids
+from federated.points import chunks, hash_ids
 from federated.psi import lookup
 from federated.psi.lookup import Copy, Table, Terms
 from protos.concordat.v1.run_pb2 import Points, RemovedRows, TableHead, TableRows
@@ -40,7 +41,8 @@ def payloads(people: list[int]) -> np.ndarray:
 
 
 def build(people: list[int], terms: Terms = TERMS) -> Table:
-    return Table.build(phones(people), payloads(people), terms)
+    values = payloads(people)
+    return Table.build(phones(people), values.__getitem__, terms, made=lambda _: None)
 
 
 class Bank:
@@ -78,9 +80,29 @@ class Bank:
 
 
 def partner(table: Table, asked: int, known: int | None = None, *, gate: Gate | None = None):
-    return lambda ch: lookup.run_partner(
-        ch, table, known, TERMS, bank_size=asked, sign=sign, release=gate or Gate()
-    )
+    def role(channel: Channel) -> None:
+        if known is None:  # as `make_table` sends them
+            for part in chunks(len(table.rows), channel.room // TERMS.width):
+                channel.send(TableRows(rows=table.rows[part].tobytes()))
+        lookup.run_partner(
+            channel, table, known, TERMS, bank_size=asked, sign=sign, release=gate or Gate()
+        )
+
+    return role
+
+
+def test_a_table_is_sent_as_it_is_made() -> None:
+    bank, people, tables = Bank(), list(range(500)), []
+
+    def make(channel: Channel) -> None:
+        values = payloads(people)
+        table = lookup.make_table(channel, phones(people), values.__getitem__, TERMS, at_once=100)
+        tables.append(table)
+        lookup.run_partner(channel, table, None, TERMS, bank_size=2, sign=sign, release=Gate())
+
+    found, _ = succeed(bank.role([3, 600], 500), make, max_frame=4096)
+    assert read([3, 600], found) == {3: 3}
+    assert bank.ask(tables[0], [4]) == {4: 4}
 
 
 def read(asked: list[int], found: lookup.Found) -> dict[int, int]:
@@ -231,8 +253,7 @@ def edit(**fields):
         (TableRows, edit(rows=lambda old: old[:-1]), ProtocolViolation),
         (TableRows, edit(rows=lambda old: old + old), ProtocolViolation),
         (TableRows, edit(rows=lambda old: old[: TERMS.width]), ProtocolViolation),
-        (TableRows, edit(rows=lambda old: b"", last=lambda old: False), ProtocolViolation),
-        (TableRows, edit(last=lambda old: False), ProtocolViolation),
+        (TableRows, edit(rows=lambda old: b""), ProtocolViolation),
         (TableRows, edit(rows=lambda old: bytes(len(old))), TableUnsound),
         (Points, edit(points=lambda old: bytes(len(old))), InvalidPoint),
         (Points, edit(points=lambda old: old[:32] * 2), InvalidPoint),

@@ -92,7 +92,7 @@ def bank(asked: list[int], size: int, held: Copy | None = None, kept=lambda copy
 
 def partner(people: list[int], rows: np.ndarray, asked: int, *, public: PublicKey | None = None):
     def role(channel) -> lookup.Table:
-        table = score.receive_table(
+        table = score.make_table(
             channel,
             phones(people),
             rows,
@@ -250,7 +250,8 @@ def test_a_partners_payload_must_be_a_ciphertext_and_a_score() -> None:
     def forge(payload: np.ndarray):
         def role(channel) -> None:
             channel.receive(EncryptedPoints)
-            answer(lookup.Table.build(phones([1]), payload, TERMS), 1)(channel)
+            table = lookup.make_table(channel, phones([1]), payload.__getitem__, TERMS)
+            answer(table, 1)(channel)
 
         return role
 

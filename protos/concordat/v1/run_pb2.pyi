@@ -200,12 +200,10 @@ class TableHead(_message.Message):
     def __init__(self, epoch: _Optional[bytes] = ..., version: _Optional[int] = ..., rows: _Optional[int] = ..., digest: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class TableRows(_message.Message):
-    __slots__ = ("rows", "last")
+    __slots__ = ("rows",)
     ROWS_FIELD_NUMBER: _ClassVar[int]
-    LAST_FIELD_NUMBER: _ClassVar[int]
     rows: bytes
-    last: bool
-    def __init__(self, rows: _Optional[bytes] = ..., last: _Optional[bool] = ...) -> None: ...
+    def __init__(self, rows: _Optional[bytes] = ...) -> None: ...
 
 class RemovedRows(_message.Message):
     __slots__ = ("keys", "last")
