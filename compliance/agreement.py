@@ -38,6 +38,7 @@ Token = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,128}$")]
 IdentifierKind = Literal["phone", "resident_id", "email", "company_code"]
 Statistic = Literal["count", "sum", "mean", "variance", "share", "histogram"]
+ConsentKind = Literal["general", "separate", "written", "guardian"]
 JobKind = Literal["overlap", "intersect", "insight", "lookup", "score"]
 Path = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,1024}$")]
 
@@ -362,6 +363,7 @@ class Agreement(_Document):
     retention_days: Annotated[int, Field(ge=1, le=36_525)]
     impact_assessment: Annotated[ImpactAssessment, BeforeValidator(_referenced)]
     credit_reporting: CreditReporting | None = None
+    consent_kinds: Annotated[tuple[ConsentKind, ...], Field(max_length=4)] = ()
     data: Data
     segmentation: Annotated[tuple[Axis, ...], Field(max_length=4)] = ()
     jobs: Jobs
@@ -385,9 +387,11 @@ class Agreement(_Document):
         return self.agreement, self.version
 
     @property
-    def consent_kinds(self) -> frozenset[str] | None:
+    def accepted_kinds(self) -> frozenset[str] | None:
         """The kinds of consent that count under it; None: any."""
-        return frozenset({WRITTEN}) if self.credit_reporting else None
+        if self.credit_reporting:
+            return frozenset({WRITTEN})
+        return frozenset(self.consent_kinds) or None
 
     @classmethod
     def from_document(cls, document: bytes) -> Self:
@@ -403,6 +407,9 @@ class Agreement(_Document):
             raise ValueError("valid: from should be before until")
         if self.purpose.startswith(CREDIT_REPORTING) and self.credit_reporting is None:
             raise ValueError("credit_reporting: this purpose needs a licence")
+        if self.credit_reporting and self.consent_kinds not in {(), (WRITTEN,)}:
+            raise ValueError("consent_kinds: credit reporting takes written consents only")
+        _check_distinct(self.consent_kinds, "consent_kinds")
         if self.data.bank.identifier != self.data.partner.identifier:
             raise ValueError("data: both sides should use the same identifier")
         if self.jobs.insight and not (self.segmentation and self.data.partner.features):

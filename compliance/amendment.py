@@ -18,6 +18,7 @@ _WORDS = {
     "credit_reporting": "credit reporting",
     "credit_reporting.licence": "credit reporting licence",
     "credit_reporting.valid_until": "end of the credit reporting licence",
+    "consent_kinds": "kinds of consent that count",
     "limits.runs_per_day": "runs a day at most",
     "limits.runs_per_week": "runs a week at most",
     "limits.runs_per_month": "runs a month at most",

@@ -31,6 +31,7 @@ from compliance.consent import (
 )
 from compliance.errors import RetentionRuns, TombstonesUnreadable, VaultKey
 from compliance.log import Log
+from compliance.people import check_may
 from compliance.person import Changes
 from compliance.vault import (
     KEY_BYTES,
@@ -103,6 +104,7 @@ def erase(conn: Connection, log: Log, files: Files, subject: str, *, now: dateti
     subject: `kind:` and canonical id. The tombstone is in the list from the start: an erasure that
     was interrupted is completed by `catch_up`. Raises PersonUnknown (E408), RetentionRuns (E409).
     """
+    check_may(log, "consent.erased")  # before the tombstone is in the list
     changes = Changes(conn, log, files.keys(), now)
     person = changes.find(subject)
     until = changes.restricted_until(person)

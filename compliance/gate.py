@@ -104,7 +104,7 @@ class Scope:
             purpose=agreement.purpose,
             recipient=parties.partner if side == "bank" else parties.bank,
             categories=frozenset((data.bank if side == "bank" else data.partner).categories),
-            kinds=agreement.consent_kinds,
+            kinds=agreement.accepted_kinds,
         )
 
 

@@ -223,6 +223,12 @@ def check_role(user: User, type_: str) -> None:
         )
 
 
+def check_may(log: Log, type_: str) -> None:
+    """Raises NotAllowed (E322) at once, for what has effects before its entry is written."""
+    if isinstance(log, ActingLog):
+        check_role(log.user, type_)
+
+
 def allowed(type_: str) -> frozenset[str]:
     """The roles that may write entries of a type."""
     return _MAY.get(type_, _STAFF)

@@ -564,7 +564,7 @@ def erase(
 
 
 @consent.command("show")
-@_verb
+@_act
 def show_person(
     home: HomePath,
     *,

@@ -32,6 +32,7 @@ from parties.agreements import read_document
 from parties.errors import NoConsentIdentifier, PersonUnclear
 from parties.files import write_private
 from parties.node import Node
+from parties.people import read as note_read
 from parties.sources import Identifier, csv_header, read_columns
 
 _COLUMNS = [
@@ -220,7 +221,8 @@ def _forget_in_files(node: Node, subject: str) -> list[Path]:
 
 
 def show(node: Node, subject: str, _: Said) -> dict[str, Any]:
-    """Everything the vault holds of a person. Raises PersonUnknown."""
+    """Everything the vault holds of a person. Raises PersonUnknown, E32x."""
+    note_read(node, "consent.show")
     with node.reading() as conn:
         signed = [held.agreement for held in register.every(conn) if held.state == register.SIGNED]
         return record.of_person(

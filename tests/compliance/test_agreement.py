@@ -342,13 +342,25 @@ def test_what_an_agreement_refers_to_may_run_out_first(assessment, reporting, cl
 
 
 def test_credit_reporting_needs_a_licence_and_written_consents():
-    assert AGREEMENT.consent_kinds is None
+    assert AGREEMENT.accepted_kinds is None
     text = YAML.replace("credit-risk-assessment", "credit-reporting-retail")
     with pytest.raises(AgreementInvalid, match="needs a licence"):
         Agreement.from_yaml(text)
     agreement = Agreement.from_yaml(text + "credit_reporting: {licence: PBOC-2026-7}\n")
-    assert agreement.consent_kinds == {"written"}
+    assert agreement.accepted_kinds == {"written"}
     assert Scope.of(agreement, "partner").kinds == {"written"}
+
+
+def test_an_agreement_may_say_which_kinds_of_consent_count():
+    agreement = Agreement.from_yaml(YAML + "consent_kinds: [separate, written]\n")
+    assert Scope.of(agreement, "bank").kinds == {"separate", "written"}
+    for kinds, more, problem in (
+        ("[separate]", "credit_reporting: {licence: L}", "takes written consents only"),
+        ("[separate, separate]", "", "consent_kinds should all differ"),
+        ("[verbal]", "", r"consent_kinds\[1\]: should be 'general'"),
+    ):
+        with pytest.raises(AgreementInvalid, match=problem):
+            Agreement.from_yaml(f"{YAML}consent_kinds: {kinds}\n{more}")
 
 
 def test_a_variance_needs_a_range_whose_square_is_exact():

@@ -1,6 +1,7 @@
 """Users, four eyes and reads at a node, and how an agreement ends, between two that serve."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from ready import (
     paused,
     phones,
 )
+from rich.console import Console
 from typer.testing import CliRunner
 
 from compliance.errors import (
@@ -31,9 +33,10 @@ from compliance.errors import (
 )
 from compliance.people import Proposal
 from compliance.signing import SigningKey
-from parties import agreements, audits, consents, people, session
+from parties import admin, agreements, audits, consents, people, session
 from parties.cli import app
 from parties.node import Node
+from protos.errors import ConcordatError
 
 PASSPHRASE = "correct horse battery"
 
@@ -283,6 +286,43 @@ def test_versions_are_compared_in_words(paired: tuple[Node, Node], tmp_path: Pat
     assert status == 0
     assert "from version 1 to 2" in said
     assert "runs a day at most: was 1000, is now 10" in said
+
+
+def test_an_engineer_signs_for_a_job_that_the_serving_node_runs(
+    ready: tuple[Node, Node], tmp_path: Path
+) -> None:
+    bank, _ = ready
+    staff(bank)
+    path, quiet = tmp_path / "job.yaml", Console(quiet=True)
+    path.write_text(job("overlap"))
+    with pytest.raises(ConcordatError) as refused:
+        admin.run_job(bank.home, path, None, quiet)
+    assert refused.value.code == MustSign.code
+    with pytest.raises(NotAllowed):
+        admin.run_job(bank.home, path, None, quiet, partial(people.ask_job, as_user(bank, "li")))
+    ask = partial(people.ask_job, as_user(bank, "wang"))
+    assert admin.run_job(bank.home, path, None, quiet, ask)["state"] == "completed"
+    asked = [entry for entry in entries(bank) if entry["type"] == "job.asked"]
+    assert [entry["by"] for entry in asked] == ["wang"]
+    verdict, _ = audits.verify(as_user(bank, "audra"))
+    assert verdict.ok, verdict.report.findings
+
+
+def test_looking_a_person_up_is_an_entry_without_the_person(lone: Node) -> None:
+    import_consents(lone, consent_table(phones(0, 3), "shop", "profile"))
+    whom = consents.subject_of(lone, "phone", phones(0, 1)[0])
+    staff(lone)
+    with pytest.raises(MustSign):
+        consents.show(lone, whom, {})
+    assert consents.show(as_user(lone, "audra"), whom, {})["consents"]
+    last = entries(lone)[-1]
+    assert (last["type"], last["read"], last["by"]) == ("audit.read", "consent.show", "audra")
+    assert phones(0, 1)[0][-8:] not in json.dumps(last)
+    with pytest.raises(NotAllowed):
+        consents.erase(as_user(lone, "wang"), whom, {})
+    consents.erase(as_user(lone, "li"), whom, {})
+    verdict, _ = audits.verify(as_user(lone, "audra"))
+    assert verdict.ok, verdict.report.findings
 
 
 def test_a_session_needs_no_user_where_there_are_none(ready: tuple[Node, Node]) -> None:
