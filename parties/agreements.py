@@ -87,7 +87,7 @@ def carry_out_signing(
     peer = node.peer(other_party(node, held.agreement))
     ours = _register(node, log)
     held = ours.sign(conn, held, node.signing_key, by=node.actor.name, time=node.now())
-    return lambda: _offer(node, peer, held)
+    return lambda: _offer(node, peer, held, again=f"concordat agreement sign HOME {name}")
 
 
 def waiting(node: Node, name: str, version: int | None = None) -> list[Proposal]:
@@ -133,7 +133,9 @@ def carry_out_step(
     step: Step = "resumed" if approved.act == "agreement.resumed" else "terminated"
     name, reason = approved.body["agreement"], approved.body["reason"]
     notice, peer = _declare(node, conn, log, name, step, reason=reason)
-    return lambda: _tell(node, peer, notice)
+    verb = {"resumed": "resume", "terminated": "terminate"}[step]
+    again = f"concordat agreement {verb} HOME {name}"
+    return lambda: _tell(node, peer, notice, again=again)
 
 
 def _declare(
@@ -146,16 +148,29 @@ def _declare(
     return notice, node.peer(other_party(node, agreement))
 
 
-def _tell(node: Node, peer: Identity, notice: Notice) -> Notice:
-    """Send a notice and keep the partner's acknowledgement. Raises NotDelivered, PeerRefused."""
+def _tell(node: Node, peer: Identity, notice: Notice, *, again: str = "") -> Notice:
+    """Send a notice, after those the partner has missed; keep what acknowledges each.
+
+    again: the command that sends it again, if it is another than was given. Raises NotDelivered,
+    PeerRefused.
+    """
+    with node.reading() as conn:
+        missed = lifecycle.unacknowledged(conn, notice.agreement)
+    own = [one for one in missed if one.party == notice.party]
     try:
         with node.dial(peer) as client:
-            answer = Envelope.from_json(client.offer_agreement(notice.envelope.to_json()))
+            for one in own:
+                answer = Envelope.from_json(client.offer_agreement(one.envelope.to_json()))
+                notice = _acknowledged(node, peer, one, answer)
     except PeerUnreachable as error:
         raise NotDelivered(
             f"It holds here, but {peer.name}'s node did not answer and has not been told.",
-            "Give the same command again once it serves; nothing is lost.",
+            _once_it_serves(again),
         ) from error
+    return notice
+
+
+def _acknowledged(node: Node, peer: Identity, notice: Notice, answer: Envelope) -> Notice:
     signature = answer.signatures.get(keyid(peer.signing_key))
     if answer.payload != notice.envelope.payload or signature is None:
         raise PeerRefused(
@@ -255,15 +270,20 @@ def read_document(path: Path) -> str:
         raise JobError(f"{path} cannot be read: {reason}.", "Name a YAML file in UTF-8.") from error
 
 
-def _offer(node: Node, peer: Identity, held: Registered) -> None:
-    """Send our signature; take in the partner's, if it has given one."""
+def _once_it_serves(command: str) -> str:
+    what = f"Give `{command}`" if command else "Give the same command again"
+    return f"{what} once it serves; nothing is lost."
+
+
+def _offer(node: Node, peer: Identity, held: Registered, *, again: str = "") -> None:
+    """Send our signature; take in the partner's, if it has given one. again: as for `_tell`."""
     try:
         with node.dial(peer) as client:
             reply = client.offer_agreement(held.envelope.to_json())
     except PeerUnreachable as error:
         raise NotDelivered(
             f"It is signed here, but {peer.name}'s node did not answer.",
-            "Give the same command again once it serves; nothing is lost.",
+            _once_it_serves(again),
         ) from error
     answer = Envelope.from_json(reply)
     if keyid(peer.signing_key) in answer.signatures:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from compliance import people
 from compliance.canonical import parse, timestamp
-from compliance.errors import LogDamaged, MustSign, UserConflict
+from compliance.errors import LogDamaged, MustSign, ProposalUnknown, UserConflict
 from compliance.log import Log
 from compliance.people import Actor, Proposal, Role, User
 from compliance.signing import SigningKey, load_public
@@ -125,6 +125,11 @@ def approve(node: Node, proposal: str, reason: str = "") -> Proposal:
 
     def execute(log: Log, approved: Proposal) -> None:
         nonlocal afterwards
+        if approved.act not in _EXECUTORS:
+            raise ProposalUnknown(
+                f"This version of Concordat does not know how to carry out {approved.act}.",
+                "Approve it with the version it was proposed with, or refuse it.",
+            )
         afterwards = _EXECUTORS[approved.act](node, conn, log, approved)
 
     with node.writing() as conn:

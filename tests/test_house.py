@@ -180,6 +180,12 @@ def test_nothing_is_left_undone() -> None:
             assert not marks.search(text), path
 
 
+def test_no_two_tests_have_one_name() -> None:
+    """pytest imports them by their bare names."""
+    names = [path.stem for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(set(names)) == sorted(names)
+
+
 def test_what_is_public_is_described() -> None:
     """Modules, and classes and functions of more than a few lines. Errors have their pages."""
     for room in ROOMS:

@@ -14,6 +14,7 @@ from ready import (
     consent_table,
     import_consents,
     job,
+    pair,
     paused,
     phones,
 )
@@ -33,8 +34,9 @@ from compliance.errors import (
 )
 from compliance.people import Proposal
 from compliance.signing import SigningKey
-from parties import admin, agreements, audits, consents, people, session
+from parties import admin, agreements, audits, consents, people, server, session
 from parties.cli import app
+from parties.errors import NotDelivered
 from parties.node import Node
 from protos.errors import ConcordatError
 
@@ -159,6 +161,30 @@ def test_a_suspension_during_a_run_is_honoured_at_release(ready: tuple[Node, Nod
     assert running.error is not None
     assert running.report is None
     assert "suspended" in running.error.message
+
+
+def test_what_was_approved_holds_though_the_partner_does_not_answer(
+    bank: Node, tmp_path: Path
+) -> None:
+    shop = make(tmp_path, "shop", "ecommerce")
+    with server.serving(shop):
+        pair(bank, shop)
+        agree(bank, shop)
+    staff(bank)
+    li, he = as_user(bank, "li"), as_user(bank, "he")
+    with pytest.raises(NotDelivered, match="has not been told"):
+        agreements.declare(li, "offers", "suspended", "a complaint")
+    waiting = agreements.declare(li, "offers", "resumed", "settled")
+    with pytest.raises(NotDelivered) as error:
+        people.approve(he, waiting.id)
+    assert "`concordat agreement resume HOME offers`" in error.value.next_step
+    assert agreements.in_force(bank, "offers").version == 1
+    with server.serving(shop):
+        agreements.declare(li, "offers", "resumed", "")
+    told = agreements.notices(shop, "offers")
+    assert [one.step for one in told] == ["suspended", "resumed"], "in order, the missed one too"
+    for node in (bank, shop):
+        assert all(len(one.envelope.signatures) == 2 for one in agreements.notices(node, "offers"))
 
 
 def test_what_an_auditor_looks_at_is_an_entry(paired: tuple[Node, Node]) -> None:
