@@ -16,7 +16,7 @@ CRASHES = Path(__file__).parent / "crashes"
 _HANGS = 10  # seconds after which an input that has not come back is a crash
 _RESIDENT = 2048  # MiB
 _NOISE = re.compile(r"^(#|INFO|nanobind| - (leaked|\.\.\.)|MERGE|NEW_FUNC).*\n", re.MULTILINE)
-_GRACE = 60  # seconds for what is not fuzzing: making keys, a last slow input
+_GRACE = 240  # seconds for what is not fuzzing: making keys, a last slow input, a busy machine
 
 
 def main() -> None:

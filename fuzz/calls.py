@@ -5,6 +5,7 @@ The node is real, with a store of its own; the partner is paired and has signed 
 
 import logging
 import ssl
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
@@ -25,11 +26,13 @@ from fuzz.documents import AGREEMENT, OVERLAP
 from fuzz.target import Setup, Target
 from parties import agreements, consents, pairing, peers, session, witnessing
 from parties.config import Home
+from parties.errors import InternalError
 from parties.identity import INVITATION, INVITATION_LIFETIME, Identity, load_authority
 from parties.node import Node
 from parties.wire import StreamTransport
 from protos.concordat.v1 import peer_pb2
-from protos.concordat.v1.run_pb2 import Hello, Inputs, Signature
+from protos.concordat.v1.run_pb2 import Frame, Hello, Inputs, Signature
+from protos.errors import ConcordatError
 
 _NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 _RUN = "0123456789abcdef" * 2
@@ -178,7 +181,7 @@ class _Alarm(logging.Handler):
 def _run(folder: Path) -> Target:
     """A run's frames; the run's name is made new each time, or no run but the first would start."""
     bank, shop = _pair(folder)
-    _provide(shop)
+    _provide(shop, "shoppers", "bank", "purchase-history")
     shop.config.limits.attempts_per_day = 1 << 40
     agreement = _in_force(bank, shop)
     alarm, logger = _Alarm(), logging.getLogger("concordat.run")
@@ -192,10 +195,17 @@ def _run(folder: Path) -> Target:
         if alarm.failure is not None:
             raise alarm.failure
 
-    with bank.reading() as conn:
-        head = bank.log.head(conn)
+    inputs = _inputs(bank)
+    signature = Signature(statement="intent", signature=bytes(64))
+    hello = _hello(bank, agreement, Job.from_yaml(OVERLAP.decode()), "bank")
+    return Target(serve, [frames.said(hello, inputs, signature)])
+
+
+def _inputs(node: Node) -> Inputs:
+    with node.reading() as conn:
+        head = node.log.head(conn)
     assert head is not None
-    inputs = Inputs(
+    return Inputs(
         root=bytes(32),
         size=3,
         log_origin=head.origin,
@@ -203,57 +213,107 @@ def _run(folder: Path) -> Target:
         log_root=head.root,
         log_checkpoint=head.encode().decode(),
     )
+
+
+class _Answers(_Stream):
+    """The same for the side that opened the run and gave it its name."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(b"")
+        self._data = data
+
+    def send(self, frame: bytes, /) -> None:
+        if name := Frame.FromString(frame).hello.run:
+            self._script = frames.Script(self._data.replace(_RUN.encode(), name.encode(), 1))
+
+
+class _Client:
+    """The partner's service, when a run is opened."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def run(self, seconds: float) -> _Answers:
+        return _Answers(self._data)
+
+    def add_checkpoint(self, body: bytes) -> tuple[int, bytes]:
+        return 503, b""
+
+
+def _answered_run(folder: Path) -> Target:
+    """What the partner says in a run that the bank has opened."""
+    bank, shop = _pair(folder)
+    _provide(bank, "customers", "shop", "customer-profile")
+    agreement = _in_force(bank, shop)
+    logging.getLogger("concordat.run").propagate = False
+    said: list[bytes] = []
+
+    def dial(peer: Identity) -> Any:
+        return nullcontext(_Client(said[0]))
+
+    bank.dial = dial  # type: ignore[method-assign, assignment]
+
+    def open_run(data: bytes) -> None:
+        said[:] = [data]
+        try:
+            session.run_job(bank, OVERLAP.decode(), lambda *_: None, session.Control())
+        except ConcordatError as error:
+            assert error.code != InternalError.code, "what nobody foresaw"
+
+    inputs = _inputs(shop)
     signature = Signature(statement="intent", signature=bytes(64))
-    hello = _hello(bank, agreement, Job.from_yaml(OVERLAP.decode()))
-    return Target(serve, [frames.said(hello, inputs, signature)])
+    hello = _hello(shop, agreement, Job.from_yaml(OVERLAP.decode()), "partner")
+    return Target(open_run, [frames.said(hello, inputs, signature)])
 
 
 def _renamed(data: bytes) -> bytes:
     return data.replace(_RUN.encode(), token_hex(16).encode(), 1)
 
 
-def _hello(bank: Node, agreement: Agreement, job: Job) -> Hello:
+def _hello(node: Node, agreement: Agreement, job: Job, role: str) -> Hello:
     return Hello(
         protocol_version=session.PROTOCOL_VERSION,
         run=_RUN,
         agreement_digest=agreement.digest,
         suite=session.SUITE,
-        role="bank",
-        party="bank",
+        role=role,
+        party=node.config.name,
         job=job.shared,
-        signing_key=bank.signing_key.public,
+        signing_key=node.signing_key.public,
         code_version="0.1.0",
         time=timestamp(_NOW),
     )
 
 
 def _in_force(bank: Node, shop: Node) -> Agreement:
-    """An agreement signed by both, as the shop has it. It allows as many runs as there can be."""
+    """An agreement signed by both, known to both. It allows as many runs as there can be."""
     text = AGREEMENT.decode().replace("runs_per_day: 20", "runs_per_day: 10000")
     offer = _offered(bank, Agreement.from_yaml(text)).envelope.to_json()
     agreements.receive(shop, bank.identity, offer)
     with shop.writing() as conn:
         register = Register("shop", shop.log, shop.signing_keys())
         held = register.propose(conn, Agreement.from_yaml(text), by="wu", time=_NOW)
-        return register.sign(conn, held, shop.signing_key, by="wu", time=_NOW).agreement
+        held = register.sign(conn, held, shop.signing_key, by="wu", time=_NOW)
+    agreements.receive(bank, shop.identity, held.envelope.to_json())
+    return held.agreement
 
 
-def _provide(shop: Node) -> None:
-    """The shop's table, and consents of everyone in it."""
-    home = shop.home
+def _provide(node: Node, dataset: str, recipient: str, category: str) -> None:
+    """The node's table, and consents of everyone in it."""
+    home = node.home
     phones = [f"139{number:08d}" for number in _PEOPLE]
     table = ["phone,spend,days", *(f"{phone},10.5,7" for phone in phones)]
-    (home.path / "shoppers.csv").write_text("\n".join(table))
-    datasets = (
-        "datasets: {shoppers: {path: shoppers.csv, identifier: {column: phone, kind: phone}}}\n"
-    )
+    (home.path / "table.csv").write_text("\n".join(table))
+    identifier = "{column: phone, kind: phone}"
+    datasets = f"datasets: {{{dataset}: {{path: table.csv, identifier: {identifier}}}}}\n"
     home.config_file.write_text(home.config_file.read_text() + datasets)
-    shop.config = home.config()
-    terms = "credit-offer,bank,purchase-history,separate,2026-01-01T00:00:00Z,2030-01-01T00:00:00Z,"
+    node.config = home.config()
+    times = "2026-01-01T00:00:00Z,2030-01-01T00:00:00Z,"
+    terms = f"credit-offer,{recipient},{category},separate,{times}"
     header = "phone,purpose,recipient,categories,kind,granted_at,expires_at,withdrawn_at"
     path = home.path / "consents.csv"
     path.write_text("\n".join([header, *(f"{phone},{terms}" for phone in phones)]))
-    assert consents.import_file(shop, path)["new"] == len(phones)
+    assert consents.import_file(node, path)["new"] == len(phones)
 
 
 TARGETS: dict[str, Setup] = {
@@ -265,4 +325,5 @@ TARGETS: dict[str, Setup] = {
     "witness-request": _witness_request,
     "witness-answer": _witness_answer,
     "run": _run,
+    "answered-run": _answered_run,
 }

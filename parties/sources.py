@@ -226,7 +226,7 @@ def _check_file(path: Path) -> None:
     except FileNotFoundError:
         raise TableNotFound(
             f"There is no file {path}.",
-            "Correct `path` in the node's configuration; a relative one starts at the node's home.",
+            "Correct its name, or `path` in the node's configuration, which starts at the home.",
         ) from None
     except OSError as error:
         raise TableUnreadable(

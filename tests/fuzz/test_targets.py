@@ -14,7 +14,7 @@ from fuzz.targets import TARGETS
 
 EXAMPLES = 200
 SLOW = {
-    **dict.fromkeys(["consents", "run", "table-csv", "table-parquet"], 20),
+    **dict.fromkeys(["answered-run", "consents", "run", "table-csv", "table-parquet"], 20),
     **dict.fromkeys(["native-ciphertexts", "native-points", "native-unchecked"], 60),
 }
 
