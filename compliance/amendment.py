@@ -24,6 +24,12 @@ _WORDS = {
     "limits.runs_per_month": "runs a month at most",
     "limits.hours_between_runs": "hours between two runs at least",
     "limits.features_per_job": "features in a job at most",
+    "jobs.lookup.features": "features that may be looked up",
+    "jobs.lookup.people_per_day": "people looked up a day at most",
+    "jobs.lookup.epoch_hours": "hours that a lookup's table lasts",
+    "jobs.score.features": "features that may be scored",
+    "jobs.score.people_per_day": "people scored a day at most",
+    "jobs.score.epoch_hours": "hours that a score's table lasts",
 }
 
 

@@ -23,7 +23,7 @@ from ready import (
     withdraw,
 )
 
-from parties import audits, session
+from parties import admin, audits, session
 from parties.node import Node
 from parties.tables import Tables
 from protos.errors import ConcordatError
@@ -427,3 +427,11 @@ def test_last_scores_that_cannot_be_read_are_none(ready: Nodes, text: str) -> No
     path.write_bytes(text.encode("latin-1"))
     report = run(bank, "score", scorecard=card(bank), watch={"fell_by": 1})
     assert report["result"]["compared"] == 0
+
+
+def test_the_files_a_job_names_start_at_its_folder(tmp_path: Path) -> None:
+    text = job("score", scorecard="card.yaml", people="/elsewhere/people.csv", watch={"fell_by": 1})
+    found = yaml.safe_load(admin._with_paths(text, tmp_path / "jobs" / "score.yaml"))
+    assert found == yaml.safe_load(text) | {"scorecard": str(tmp_path / "jobs" / "card.yaml")}
+    for other in (job("overlap"), "people: [", "people: &a b"):
+        assert admin._with_paths(other, tmp_path / "job.yaml") == other
