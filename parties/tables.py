@@ -100,6 +100,7 @@ class Tables:
 
     def __init__(self) -> None:
         self._held: dict[Slot, Held] = {}
+        self._ends: dict[Slot, threading.Timer] = {}
         self._lock = threading.Lock()
 
     def find(self, slot: Slot, agreement: bytes, now: datetime) -> Held | None:
@@ -107,23 +108,31 @@ class Tables:
         with self._lock:
             held = self._held.get(slot)
             if held and (held.agreement != agreement or now >= held.until):
-                del self._held[slot]
+                self._drop(slot)
                 return None
             return held
 
     def hold(self, slot: Slot, held: Held, lasts: timedelta) -> None:
         """Keep a table, in place of the one before. It goes when its epoch ends, used or not."""
         with self._lock:
+            self._drop(slot)
             self._held[slot] = held
+            self._ends[slot] = timer = threading.Timer(
+                lasts.total_seconds(), self._end, (slot, held.table.epoch)
+            )
+            timer.daemon = True
+            timer.start()
 
-        def forget() -> None:
-            with self._lock:
-                if self._held.get(slot) is held:
-                    del self._held[slot]
+    def _end(self, slot: Slot, epoch: bytes) -> None:
+        with self._lock:
+            if slot in self._held and self._held[slot].table.epoch == epoch:
+                self._drop(slot)
 
-        timer = threading.Timer(lasts.total_seconds(), forget)
-        timer.daemon = True
-        timer.start()
+    def _drop(self, slot: Slot) -> None:
+        """Nothing here refers to the table any more, so that its scalar is zeroised."""
+        self._held.pop(slot, None)
+        if timer := self._ends.pop(slot, None):
+            timer.cancel()
 
 
 # The bank's

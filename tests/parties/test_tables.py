@@ -1,7 +1,9 @@
 """Lookups and scores between two real nodes: epochs, withdrawals, limits, copies."""
 
+import gc
 import hashlib
 import json
+import weakref
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -221,6 +223,23 @@ def test_a_table_goes_when_its_time_is_up_even_if_nobody_asks(ready: Nodes) -> N
     (slot, held) = next(iter(shop.tables._held.items()))
     shop.tables.hold(slot, held, timedelta(seconds=0.05))
     until(lambda: not shop.tables._held)
+
+
+def test_nothing_keeps_a_table_that_was_replaced(ready: Nodes) -> None:
+    """Its scalar is zeroised when it is dropped: no timer and no run may still refer to it."""
+    bank, shop = ready
+    run(bank, "lookup")
+    before = weakref.ref(next(iter(shop.tables._held.values())).table)
+    bank.copies._known.clear()
+    (bank.home.path / "tables" / "offers.lookup").unlink()
+    run(bank, "lookup")
+
+    def gone() -> bool:
+        gc.collect()
+        return before() is None
+
+    until(gone)
+    assert len(shop.tables._held) == len(shop.tables._ends) == 1
 
 
 def test_a_new_version_of_the_agreement_takes_a_new_table(ready: Nodes) -> None:
