@@ -621,14 +621,10 @@ class Session:
         def hold(table: Table) -> None:
             decision = self._decided()
             hours = timedelta(hours=getattr(self.agreement.jobs, self.job.job).epoch_hours)
-            held = tables.Held(
-                self.agreement.digest,
-                table,
-                decision,
-                np.arange(decision.size),
-                self.started + hours,
-            )
-            node.tables.hold(self._slot, held, self.started + hours - node.now())
+            ends = min(self.started + hours, self.agreement.valid.until)
+            rows = np.arange(decision.size)
+            held = tables.Held(self.agreement.digest, table, decision, rows, ends)
+            node.tables.hold(self._slot, held, ends - node.now())
 
         return tables.Use(
             terms=terms,

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 from ready import (
+    AGREEMENT,
     SHARED,
     Watch,
     agree,
@@ -25,7 +26,7 @@ from ready import (
     withdraw,
 )
 
-from parties import admin, audits, session
+from parties import admin, agreements, audits, session
 from parties.node import Node
 from parties.tables import Tables
 from protos.errors import ConcordatError
@@ -223,6 +224,19 @@ def test_a_table_goes_when_its_time_is_up_even_if_nobody_asks(ready: Nodes) -> N
     (slot, held) = next(iter(shop.tables._held.items()))
     shop.tables.hold(slot, held, timedelta(seconds=0.05))
     until(lambda: not shop.tables._held)
+
+
+def test_a_table_does_not_outlast_its_agreement(ready: Nodes) -> None:
+    bank, shop = ready
+    soon = (bank.now() + timedelta(hours=1)).replace(microsecond=0)
+    text = AGREEMENT.format(version=2, partner_learns="size")
+    path = bank.home.path / "agreement.yaml"
+    path.write_text(text.replace("until: 2035-01-01T00:00:00+08:00", f"until: {soon.isoformat()}"))
+    agreements.propose(bank, path)
+    agreements.sign(shop, "offers", 2)
+    run(bank, "lookup")
+    (held,) = shop.tables._held.values()
+    assert held.until == soon
 
 
 def test_nothing_keeps_a_table_that_was_replaced(ready: Nodes) -> None:
