@@ -6,11 +6,11 @@ two is entered first. Importing can add consents and withdraw them, earlier if n
 undoes a withdrawal or a refusal. Times are microseconds since 1970 in UTC.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from secrets import token_bytes
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import pandas as pd
@@ -35,7 +35,7 @@ from compliance.errors import ConsentInvalid, ConsentTable
 from compliance.log import Log, commit_subtree
 from compliance.notice import notices
 from compliance.store import Integer64, metadata
-from compliance.vault import VaultKeys, enrol, erased_at
+from compliance.vault import VaultKeys, enrol, erased_at, subjects
 from federated import _native
 
 KINDS = ("general", "separate", "written", "guardian")
@@ -129,7 +129,7 @@ DIGEST = func.coalesce(notices.c.digest, "").label("notice")
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}"
 _TIME = r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,6})?)?"
-_OFFSET = r"(?:Z|[+-][0-9]{2}:?[0-9]{2})"
+_OFFSET = r"(?:Z|[+-][0-9]{2}(?::?[0-9]{2})?)"
 _LATEST = np.datetime64("9999-12-31T23:59:59", "us").astype(np.int64)
 
 Checked = tuple[NDArray[Any], NDArray[Any]]  # values, and for each what is wrong with it or ""
@@ -273,30 +273,91 @@ def import_consents(
 
     The import is one log entry; one that changes nothing leaves none. Raises E403, E404.
     """
+    return import_parts(conn, log, keys, [rows], time=time)
+
+
+def import_parts(
+    conn: Connection,
+    log: Log,
+    keys: VaultKeys,
+    parts: Iterable[pd.DataFrame],
+    *,
+    time: datetime,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Imported:
+    """Imports a table in parts: the memory it takes is that of a part, and 100 bytes a consent.
+
+    All rows about a person have to lie in one part. progress is told after each part how many rows
+    it had. Raises E403, E404.
+    """
+    before = next_id(conn, subjects), next_id(conn, consents)
+    done = []
+    for rows in parts:
+        done.append(_import_part(conn, log, keys, rows, before))
+        progress(len(rows))
+    names = ("new", "withdrawn", "noticed", "known")
+    counts = {name: sum(getattr(part, name) for part in done) for name in names}
+    rejected = pd.concat([part.rejected for part in done]) if done else pd.Series(dtype=str)
+    changed = [part for part in done if len(part.changed)]
+    entry = None
+    if changed:
+        entry = _commit(conn, log, changed, {**counts, "rejected": len(rejected)}, time=time)
+    erased = sum(part.erased for part in done)
+    return Imported(**counts, erased=erased, rejected=rejected, entry=entry)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What became of a part's rows, and what the log is to hold of the consents that changed."""
+
+    new: int
+    withdrawn: int
+    noticed: int
+    known: int
+    erased: int
+    rejected: pd.Series
+    changed: pd.DataFrame  # consent, state, withdrawn_at, notice: of `consent_leaves`
+    records: U8  # (n, 32)
+    references: U8  # (n, 32)
+
+
+def _import_part(
+    conn: Connection,
+    log: Log,
+    keys: VaultKeys,
+    rows: pd.DataFrame,
+    before: tuple[int, int],
+) -> _Part:
+    """before: the people and consents of other parts have row ids from these on."""
     found, rejected = read(rows, notice_names(conn))
     codes, people = pd.factorize(found["subject"])
-    erased = found["granted_at"].to_numpy() <= erased_at(conn, keys, people)[codes]
-    found = found[~erased]
-    codes, people = pd.factorize(found["subject"])
-    ids, secrets = enrol(conn, keys, keys.subjects_of(people))
+    erased = found["granted_at"].to_numpy() <= erased_at(conn, keys, people.tolist())[codes]
+    if erased.any():
+        found = found[~erased]
+        codes, people = pd.factorize(found["subject"])
+    ids, secrets = enrol(conn, keys, keys.subjects_of(people), before[0])
     found["subject"] = ids[codes]
-    # Rows equal in all but the withdrawal are one consent: the one that lasts longest suffices.
-    # A notice that one of them names is that of all.
+    # Rows equal in all but the withdrawal are one consent: the one that lasts longest suffices,
+    # and of those one that names a notice.
     found = found.assign(person=codes).sort_values(["withdrawn_at", "notice"], kind="stable")
-    accepted, unique = len(found), found.drop_duplicates(KNOWN_BY, keep="last")
-    found = unique.assign(state=np.where(unique["withdrawn_at"] < NEVER, WITHDRAWN, GIVEN))
-    changed = enter(conn, found)
-    counts = {
-        "new": int(changed["new"].sum()),
-        "withdrawn": int(changed["earlier"].sum()),
-        "noticed": int((~changed["new"] & ~changed["earlier"]).sum()),
-        "known": accepted - len(changed),
-    }
-    entry = None
-    if len(changed):
-        body = {**counts, "rejected": len(rejected)}
-        entry = _commit(conn, log, secrets[changed["person"]], changed, body, time=time)
-    return Imported(**counts, erased=int(erased.sum()), rejected=rejected, entry=entry)
+    accepted, found = len(found), found.drop_duplicates(KNOWN_BY, keep="last")
+    found = found.assign(state=np.where(found["withdrawn_at"] < NEVER, WITHDRAWN, GIVEN))
+    changed = enter(conn, found, before[1])
+    secrets = secrets[changed["person"]]
+    leaf = changed[["id", "state", "withdrawn_at", "notice_id"]]
+    return _Part(
+        new=int(changed["new"].sum()),
+        withdrawn=int(changed["earlier"].sum()),
+        noticed=int((~changed["new"] & ~changed["earlier"]).sum()),
+        known=accepted - len(changed),
+        erased=int(erased.sum()),
+        rejected=rejected,
+        changed=leaf.set_axis(["consent", "state", "withdrawn_at", "notice"], axis=1).astype(
+            {"consent": np.int64, "state": "category"}
+        ),
+        records=record_macs(secrets, changed),
+        references=reference_macs(secrets, changed, log.origin),
+    )
 
 
 def notice_names(conn: Connection) -> dict[str, str]:
@@ -305,18 +366,19 @@ def notice_names(conn: Connection) -> dict[str, str]:
     return {name: digest for row in known for name, digest in ((row[0], row[1]), (row[1], row[1]))}
 
 
-def enter(conn: Connection, found: pd.DataFrame) -> pd.DataFrame:
+def enter(conn: Connection, found: pd.DataFrame, before: int = NEVER) -> pd.DataFrame:
     """Enters consents that the vault lacks; ends those it has, earlier if need be.
 
     A known consent also gets its notice, if it had none. found: subject (row ids), TERMS,
     granted_at, expires_at, state, withdrawn_at and notice (digest or empty), one row for each
     consent. Returns the rows that changed something, with `id`, as they are now, and whether they
-    are `new` or end `earlier`; the log has yet to speak of them.
+    are `new` or end `earlier`; the log has yet to speak of them. before: known ones have a row id
+    below this.
     """
     found = found.assign(terms=_enrol_terms(conn, found[TERMS]))
     people = found["subject"].unique()
     found = ended(found, fetch_in(conn, select(refusals), refusals.c.subject, people.tolist()))
-    found = found.merge(_known(conn, people), "left", on=IDENTITY, suffixes=("", "_known"))
+    found = found.merge(_known(conn, people, before), "left", on=IDENTITY, suffixes=("", "_known"))
     found["new"] = found["id"].isna()
     found["earlier"] = (found["withdrawn_at"] < found["withdrawn_at_known"]).fillna(False)
     noticed = found["notice_known"].eq("") & (found["notice"] != "")
@@ -337,8 +399,9 @@ def _notice_ids(conn: Connection, digests: pd.Series) -> pd.Series:
     """Row ids of notices, None where there is none."""
     known = conn.execute(select(notices.c.digest, notices.c.id))
     ids = {row.digest: row.id for row in known}
-    found = [ids.get(digest) for digest in digests]
-    return pd.Series(found, digests.index, dtype=object)
+    codes, distinct = pd.factorize(digests)
+    found = np.array([ids.get(digest) for digest in distinct], object)
+    return pd.Series(found[codes], digests.index, dtype=object)
 
 
 def ended(held: pd.DataFrame, said: pd.DataFrame) -> pd.DataFrame:
@@ -376,30 +439,42 @@ def _set(conn: Connection, found: pd.DataFrame, *names: str) -> None:
 
 
 def _commit(
-    conn: Connection,
-    log: Log,
-    secrets: U8,
-    changed: pd.DataFrame,
-    body: dict[str, int],
-    *,
-    time: datetime,
+    conn: Connection, log: Log, parts: list[_Part], body: dict[str, int], *, time: datetime
 ) -> int:
     """Commits the consents that an import has changed as one entry; returns its index."""
+    changed = pd.concat([part.changed.astype({"state": str}) for part in parts])
+    records = np.vstack([part.records for part in parts])
+    references = np.vstack([part.references for part in parts])
     # In random order, so that a leaf's place says nothing about the row's.
     order = _native.permutation(len(changed)).astype(np.int64)
-    changed, secrets = changed.iloc[order], secrets[order]
     nonces = np.frombuffer(token_bytes(16 * len(changed)), np.uint8).reshape(-1, 16)
-    records, references = (
-        record_macs(secrets, changed),
-        reference_macs(secrets, changed, log.origin),
-    )
-    root = commit_subtree(conn, leaves(nonces, records, references))
+    root = commit_subtree(conn, _Leaves(nonces, records[order], references[order]))
     subtree = {"root": root.hex(), "size": len(changed)}
     entry = log.append(conn, "consent.import", {**body, "subtree": subtree}, time=time)
-    placed = changed.assign(entry=entry, position=range(len(changed)), consent=changed["id"])
-    placed["notice"] = placed["notice_id"]
+    placed = changed.iloc[order].assign(entry=entry, position=range(len(changed)))
     add(conn, consent_leaves, placed)
     return entry
+
+
+@dataclass(frozen=True)
+class _Leaves(Sequence[bytes]):
+    """Leaves that are written out when they are asked for."""
+
+    nonces: U8
+    records: U8
+    references: U8
+
+    def __len__(self) -> int:
+        return len(self.nonces)
+
+    @overload
+    def __getitem__(self, at: int) -> bytes: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[bytes]: ...
+    def __getitem__(self, at: int | slice) -> bytes | list[bytes]:
+        part = at if isinstance(at, slice) else slice(at, at + 1)
+        found = leaves(self.nonces[part], self.records[part], self.references[part])
+        return found if isinstance(at, slice) else found[0]
 
 
 def _enrol_terms(conn: Connection, wanted: pd.DataFrame) -> I64:
@@ -413,10 +488,11 @@ def _enrol_terms(conn: Connection, wanted: pd.DataFrame) -> I64:
     return ids
 
 
-def _known(conn: Connection, people: I64) -> pd.DataFrame:
+def _known(conn: Connection, people: I64, before: int) -> pd.DataFrame:
     """The consents of these people: id, IDENTITY, state, withdrawn_at, and notice as a digest."""
     columns = [consents.c[name] for name in ("id", *IDENTITY, "state", "withdrawn_at")]
     query = select(*columns, DIGEST).join_from(consents, notices, isouter=True)
+    query = query.where(consents.c.id < before)
     found = fetch_in(conn, query, consents.c.subject, people.tolist())
     return found.astype(dict.fromkeys(("id", *IDENTITY, "withdrawn_at"), "Int64"))
 

@@ -25,13 +25,15 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from compliance import merkle
+from compliance.batch import joined_bytes
 from compliance.canonical import canonical, timestamp
 from compliance.errors import LogDamaged, NotInLog
 from compliance.merkle import Frontier, NodeReader, Range
 from compliance.note import Checkpoint, Signature, VerifierKey, sign
 from compliance.proof import Proof
 from compliance.signing import SigningKey
-from compliance.store import Integer64, metadata
+from compliance.store import Integer64, insert_columns, metadata
+from federated import _native
 
 NONCE_BYTES = 16
 PAGE = 4096  # rows fetched at a time where a caller may ask for any number
@@ -247,16 +249,24 @@ def commit_subtree(conn: Connection, leaves: Sequence[bytes]) -> bytes:
     """
     if not leaves:
         raise ValueError("a sub-tree needs a leaf")
-    root = merkle.root(leaves)
+    root = _root_of(leaves)
     known = select(subtree_leaves.c.index).where(subtree_leaves.c.root == root).limit(1)
     if conn.execute(known).first() is None:
         for start in range(0, len(leaves), PAGE):
-            page = enumerate(leaves[start : start + PAGE], start)
-            conn.execute(
-                insert(subtree_leaves),
-                [{"root": root, "index": index, "leaf": leaf} for index, leaf in page],
-            )
+            page = list(leaves[start : start + PAGE])
+            columns = {"root": [root] * len(page), "index": [*range(start, start + len(page))]}
+            insert_columns(conn, subtree_leaves, {**columns, "leaf": page})
     return root
+
+
+def _root_of(leaves: Sequence[bytes]) -> bytes:
+    """RFC 6962 tree head, from those of pages: a page, being a power of two, is a subtree."""
+    pages = range(0, len(leaves), PAGE)
+    heads = [_native.merkle_root(*joined_bytes(leaves[at : at + PAGE])) for at in pages]
+    while len(heads) > 1:
+        pairs = [merkle.node_hash(*heads[at : at + 2]) for at in range(0, len(heads) - 1, 2)]
+        heads = pairs + heads[2 * len(pairs) :]
+    return heads[0]
 
 
 def subtree_proof(conn: Connection, root: bytes, index: int) -> tuple[int, list[bytes]]:

@@ -118,6 +118,7 @@ def _configure(connection: sqlite3.Connection, _: object) -> None:
         "journal_mode = WAL",
         "synchronous = FULL",
         "secure_delete = ON",
+        "cache_size = -131072",  # KiB: an import touches pages all over the indexes
     ):
         connection.execute(f"PRAGMA {pragma}")
 

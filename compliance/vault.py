@@ -7,7 +7,7 @@ log holds only HMACs under that secret: once the row is gone, nothing ties its e
 import hashlib
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -53,6 +53,7 @@ KEY_BYTES = 32
 NONCE_BYTES = 12
 WRAPPING_KEYS = 256  # of a new node
 MAX_KEYS = 4096  # in a file
+EVERYBODY = 2**63 - 1
 
 subjects = Table(
     "subjects",
@@ -119,8 +120,9 @@ class VaultKeys:
 
     def wrapping_of(self, people: U8) -> list[str]:
         """Which wrapping key each of these new subjects, uint8 (n, 32), gets: any, but evenly."""
-        names = list(self.by_id)
-        return [names[at] for at in people[:, :2].astype(np.int64) @ [256, 1] % len(names)]
+        names = np.array(list(self.by_id), object)
+        found: list[str] = names[people[:, :2].astype(np.int64) @ [256, 1] % len(names)].tolist()
+        return found
 
     def wrap(self, plain: U8, of: U8, under: Sequence[str]) -> list[bytes]:
         """Encrypts secrets, uint8 (n, 32), each bound to its subject, under the keys named."""
@@ -198,13 +200,16 @@ def replace_keys(path: Path, keys: bytes) -> None:
         os.close(folder)
 
 
-def enrol(conn: Connection, keys: VaultKeys, people: U8) -> tuple[I64, U8]:
+def enrol(conn: Connection, keys: VaultKeys, people: U8, before: int = EVERYBODY) -> tuple[I64, U8]:
     """Row id, int64 (n,), and secret, uint8 (n, 32), of each person; whoever is new gets both.
 
-    people: distinct subjects, uint8 (n, 32). Raises VaultKey (E404).
+    people: distinct subjects, uint8 (n, 32). before: those known already have a row id below this.
+    Raises VaultKey (E404).
     """
     names = as_bytes(people)
-    known = fetch_in(conn, select(subjects), subjects.c.subject, names)
+    known = fetch_in(
+        conn, select(subjects).where(subjects.c.id < before), subjects.c.subject, names
+    )
     at = pd.Index(names, dtype=object).get_indexer(pd.Index(known["subject"], dtype=object))
     ids = np.zeros(len(people), np.int64)
     secrets = from_bytes([token_bytes(people.size)], KEY_BYTES).copy()
@@ -235,15 +240,14 @@ def tombstones_of(people: U8) -> U8:
     return _native.hmac_sha256_each(people, *joined(["concordat.erased"] * len(people)))
 
 
-def erased_at(conn: Connection, keys: VaultKeys, ids: Strings) -> I64:
+def erased_at(conn: Connection, keys: VaultKeys, ids: Collection[str]) -> I64:
     """When each of these people was last erased, int64 (n,) microseconds; -1 if never.
 
     ids: `kind:` and canonical id.
     """
-    ids = list(ids)
-    at = np.full(len(ids), -1, np.int64)
     columns = (tombstones.c[name] for name in ("tombstone", "lookup_keys", "erased_at"))
     stones = fetch(conn, select(*columns))
+    at = np.full(len(ids), -1, np.int64)
     for count in stones["lookup_keys"].unique().tolist():
         group = stones[stones["lookup_keys"] == count]
         known = group.groupby("tombstone")["erased_at"].max()

@@ -314,6 +314,26 @@ class _Count(ProgressColumn):
         return Text(text)
 
 
+@contextmanager
+def stages(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """Shows how far stages are (name, done, in all or 0) on a terminal, and nothing elsewhere."""
+    columns = (TextColumn("  {task.description:24}"), BarColumn(20), _Count())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+        stage, bar = "", TaskID(-1)
+
+        def show(name: str, done: int, total: int) -> None:
+            nonlocal stage, bar
+            if name != stage:
+                if stage:
+                    _finish(bars, bar)
+                stage, bar = name, bars.add_task(name, total=None)
+            bars.update(bar, completed=done, total=total or None)
+
+        yield show
+        if stage:
+            _finish(bars, bar)
+
+
 def _follow(events: Any, console: Console, home: Home) -> dict[str, Any]:
     """Show progress until the report comes. Raises what the run raised."""
     columns = (TextColumn("  {task.description:24}"), BarColumn(20), _Count())

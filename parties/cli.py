@@ -320,13 +320,12 @@ def list_consents(home: HomePath, as_json: AsJson = False) -> None:
 @_act
 def import_consents(
     home: HomePath,
-    file: Annotated[
-        Path, typer.Argument(help="CSV with a header; see docs/reference/consents.md.")
-    ],
+    file: Annotated[Path, typer.Argument(help="CSV or Parquet; see docs/reference/consents.md.")],
     as_json: AsJson = False,
 ) -> None:
     """Import consents. The same file twice changes nothing; a withdrawal is never undone."""
-    report = consents.import_file(_open(home), file)
+    with admin.stages(err) as progress:
+        report = consents.import_file(_open(home), file, progress)
     if as_json:
         print(json.dumps(report))
         return
@@ -334,6 +333,10 @@ def import_consents(
         f"{report['read']:,} rows read: {report['new']:,} new, {report['withdrawn']:,} withdrawn, "
         f"{report['known']:,} already known, {sum(report['rejected'].values()):,} rejected."
     )
+    if report["noticed"]:
+        out.print(f"  {report['noticed']:,} known consents now have their notice.")
+    if report["erased"]:
+        out.print(f"  {report['erased']:,} rows are older than the erasure of their person.")
     _counts("rejected", report["rejected"])
     if report["rejects_file"]:
         out.print(f"The rejected rows are in {escape(report['rejects_file'])}")

@@ -2,12 +2,14 @@
 consent room's.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from sqlalchemy import Connection, case, func, literal, select
 
 from compliance import consent, erasure, notice, people, record, register
@@ -27,13 +29,14 @@ from compliance.consent import (
 from compliance.log import Log
 from compliance.notice import Notice
 from compliance.person import Change, Changes
+from federated import _native
 from federated.identifiers import Kind, normalise, with_kind
 from parties.agreements import read_document
 from parties.errors import NoConsentIdentifier, PersonUnclear
 from parties.files import write_private
 from parties.node import Node
 from parties.people import read as note_read
-from parties.sources import Identifier, csv_header, read_columns
+from parties.sources import Identifier, header, read_columns
 
 _COLUMNS = [
     "purpose",
@@ -47,39 +50,73 @@ _COLUMNS = [
 _OPTIONAL = ["notice"]
 
 
-def import_file(node: Node, path: Path) -> dict[str, Any]:
-    """Bring in a CSV table of consents; what became of its rows.
+PART = 100_000  # rows at a time, about
+
+Progress = Callable[[str, int, int], None]  # stage, rows done, rows in all
+
+
+def import_file(node: Node, path: Path, progress: Progress = lambda *_: None) -> dict[str, Any]:
+    """Bring in a CSV or Parquet table of consents; what became of its rows.
 
     The identifier's column is named after its kind. Rows that are refused go to a file of their
     own in the home. Raises E11x for the table, NoConsentIdentifier, VaultKey.
     """
-    header = csv_header(path)
-    kind = _identifier(header, path)
+    names = header(path)
+    kind = _identifier(names, path)
     identifier = Identifier(column=kind, kind=kind, region=node.config.region)
-    columns = [*_COLUMNS, *(name for name in _OPTIONAL if name in header)]
+    columns = [*_COLUMNS, *(name for name in _OPTIONAL if name in names)]
+    progress("reading", 0, 0)
     table = read_columns(path, None, identifier, columns)
     found = normalise(table.column(0), kind, region=identifier.region)
-    rows = table.remove_column(0).rename_columns(columns).to_pandas()
-    rows["subject"] = with_kind(kind, found.ids).to_pandas()
-    identified = rows["subject"].notna()
+    values, rows = table.column(0), table.remove_column(0).rename_columns(columns)
+    rows = rows.append_column("subject", with_kind(kind, found.ids))
+    identified, done = found.ids.is_valid().to_numpy(zero_copy_only=False), 0
+
+    def count(part: int) -> None:
+        nonlocal done
+        done += part
+        progress("entering", done, int(identified.sum()))
+
+    count(0)
     with node.writing() as conn:
         log = people.acting(conn, node.log, node.actor)
-        done = consent.import_consents(
-            conn, log, node.vault_keys, rows[identified], time=node.now()
+        parts = _parts(rows, found.ids)
+        result = consent.import_parts(
+            conn, log, node.vault_keys, parts, time=node.now(), progress=count
         )
+        progress("committing", 0, 0)
         log.checkpoint(conn)
-    unnamed = pd.Series(found.reasons.to_pandas()[~identified], dtype=str)
-    rejected = pd.concat([unnamed, done.rejected]).sort_index()
+    unnamed = np.flatnonzero(~identified)
+    why = found.reasons.take(pa.array(unnamed, pa.int64())).to_pandas()
+    reasons = pd.Series(why.to_numpy(), unnamed, dtype=str)
+    rejected = pd.concat([reasons, result.rejected]).sort_index()
     return {
-        "read": len(rows),
-        "new": done.new,
-        "withdrawn": done.withdrawn,
-        "noticed": done.noticed,
-        "known": done.known,
-        "erased": done.erased,
+        "read": len(identified),
+        "new": result.new,
+        "withdrawn": result.withdrawn,
+        "noticed": result.noticed,
+        "known": result.known,
+        "erased": result.erased,
         "rejected": {str(reason): int(n) for reason, n in rejected.value_counts().items()},
-        "rejects_file": _write_rejects(node, path, rejected, table.column(0).to_pandas()),
+        "rejects_file": _write_rejects(node, path, rejected, values),
     }
+
+
+def _parts(rows: pa.Table, ids: pa.LargeStringArray) -> Iterator[pd.DataFrame]:
+    """The rows with an id, a part at a time, under their numbers: all rows of a person in one.
+
+    Who is in which part is left to chance.
+    """
+    encoded = ids.dictionary_encode()
+    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    count = len(rows) // PART + 1
+    part = _native.permutation(len(encoded.dictionary)) % count
+    where = np.where(codes < 0, count, part[codes] if len(part) else count)
+    order = np.argsort(where, kind="stable")
+    ends = np.searchsorted(where[order], np.arange(count + 1))
+    for start, stop in pairwise(ends.tolist()):
+        at = order[start:stop]
+        yield rows.take(pa.array(at, pa.int64())).to_pandas().set_axis(at)
 
 
 def summary(node: Node) -> list[dict[str, Any]]:
@@ -298,12 +335,18 @@ def _identifier(names: list[str], path: Path) -> Kind:
     return kinds[0]
 
 
-def _write_rejects(node: Node, path: Path, rejected: pd.Series, values: pd.Series) -> str | None:
+def _write_rejects(node: Node, path: Path, rejected: pd.Series, values: Any) -> str | None:
     """CSV row (the first data row is 1), reason and identifier as it stood, mode 0600."""
     if rejected.empty:
         return None
     rejects = pd.DataFrame(
-        {"row": rejected.index + 1, "reason": rejected, "value": values[rejected.index]}
+        {
+            "row": rejected.index + 1,
+            "reason": rejected,
+            "value": values.take(
+                pa.array(rejected.index.to_numpy(np.int64), pa.int64())
+            ).to_pylist(),
+        }
     )
     file = node.home.path / "rejects" / f"{path.stem}.csv"
     file.parent.mkdir(mode=0o700, exist_ok=True)

@@ -20,6 +20,7 @@ import phonenumbers
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
+import pyarrow.parquet
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, field_validator
 
@@ -264,6 +265,17 @@ def _read_mixed(path: Path, names: list[str]) -> pa.Table:
         )
     except pa.ArrowInvalid:  # its words quote the data
         raise _malformed(path, "its line ends are of several kinds, and its rows differ") from None
+
+
+def header(path: Path) -> list[str]:
+    """The columns of a CSV or Parquet file. Raises as `csv_header`."""
+    if path.suffix != ".parquet":
+        return csv_header(path)
+    _check_file(path)
+    try:
+        return list(pyarrow.parquet.read_schema(path).names)
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        raise _failure(error, path, None) from None
 
 
 def csv_header(path: Path) -> list[str]:

@@ -269,7 +269,7 @@ def test_garbage_is_no_proof(data):
 
 
 def test_a_bulk_import_is_one_entry_and_every_leaf_provable(engine):
-    rows = [canonical({"n": n}) for n in range(PAGE + 5)]
+    rows = [canonical({"n": n}) for n in range(2 * PAGE + 5)]
     with write(engine) as conn:
         root = commit_subtree(conn, rows)
         assert commit_subtree(conn, rows) == root  # nothing is stored twice

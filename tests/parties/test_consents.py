@@ -314,3 +314,84 @@ def test_the_admin_service_restricts_shows_and_erases(bank: Node) -> None:
         assert not json.loads(stub.LiftRestriction(admin_pb2.ConsentRequest(**whom)).json)["until"]
         assert json.loads(stub.ErasePerson(admin_pb2.ConsentRequest(**whom)).json)["leaves"] == 3
     assert listed(bank) == {}
+
+
+# Tables
+
+
+def held(node: Node) -> set[tuple[str, str, int]]:
+    """Who has consented, from when, and until when it holds."""
+    query = "SELECT subject, granted_at, withdrawn_at FROM consents"
+    with node.reading() as conn:
+        people = conn.execute(text("SELECT id, subject FROM subjects")).all()
+        names = {row.id: row.subject for row in people}
+        rows = conn.execute(text(query)).all()
+    return {(names[subject].hex(), granted, ended) for subject, granted, ended in rows}
+
+
+def many(path: Path) -> pd.DataFrame:
+    """A table with persons in several rows, spellings and states, and some that are nobody."""
+    rows = pd.read_csv(table(path, *[person(number % 40) for number in range(200)]), dtype=str)
+    months = [f"2026-{1 + number % 3:02}-01T00:00:00Z" for number in range(200)]
+    rows["granted_at"] = months
+    rows["withdrawn_at"] = ["" if number % 5 else "2026-05-01T00:00:00Z" for number in range(200)]
+    rows.loc[::7, "phone"] = rows.loc[::7, "phone"].str.replace("+86", "0086 ", regex=False)
+    rows.loc[::31, "phone"] = "nobody"
+    rows.loc[::43, "kind"] = "verbal"
+    rows.to_csv(path, index=False)
+    return rows
+
+
+def test_a_table_taken_in_parts_says_the_same(
+    node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many(tmp_path / "consents.csv")
+    whole = consents.import_file(node, tmp_path / "consents.csv")
+    rejects = Path(whole["rejects_file"]).read_text()
+    expected = held(node)
+    monkeypatch.setattr(consents, "PART", 7)
+    other = make(tmp_path / "other", "bank")
+    for key in ("lookup", "wrapping"):
+        other.home.key(key).write_bytes(node.home.key(key).read_bytes())
+    told: list[tuple[str, int, int]] = []
+    parts = consents.import_file(
+        other, tmp_path / "consents.csv", lambda *stage: told.append(stage)
+    )
+    assert held(other) == expected
+    assert Path(parts.pop("rejects_file")).read_text() == rejects
+    del whole["rejects_file"]
+    assert parts == whole
+    assert [entry for entry in told if entry[0] == "entering"][-1] == ("entering", 193, 193)
+    assert len(told) > 25
+    with other.reading() as conn:
+        assert sum(entry.type == "consent.import" for entry in other.log.entries(conn)) == 1
+    assert CliRunner().invoke(app, ["audit", "verify", str(other.home.path)]).exit_code == 0
+    again = consents.import_file(other, tmp_path / "consents.csv")
+    assert (again["new"], again["withdrawn"]) == (0, 0)
+
+
+def test_a_parquet_table_says_what_its_csv_says(node: Node, tmp_path: Path) -> None:
+    rows = many(tmp_path / "consents.csv")
+    rows.to_parquet(tmp_path / "text.parquet", index=False)
+    times = {name: pd.to_datetime(rows[name], utc=True) for name in rows if name.endswith("_at")}
+    rows.assign(**times).to_parquet(tmp_path / "typed.parquet", index=False)
+    first = consents.import_file(node, tmp_path / "consents.csv")
+    for name in ("text", "typed"):
+        again = consents.import_file(node, tmp_path / f"{name}.parquet")
+        assert (again["new"], again["withdrawn"]) == (0, 0), again
+        assert again["rejected"] == first["rejected"]
+
+
+def test_a_file_that_is_no_parquet_has_a_number(node: Node, tmp_path: Path) -> None:
+    (tmp_path / "x.parquet").write_bytes(b"PAR1 no, it is not")
+    output = CliRunner().invoke(
+        app, ["consent", "import", str(node.home.path), str(tmp_path / "x.parquet")]
+    )
+    assert output.exit_code == 1
+    assert "E111" in output.output
+
+
+def test_a_table_of_nobody_changes_nothing(node: Node, tmp_path: Path) -> None:
+    report = consents.import_file(node, table(tmp_path / "consents.csv", "nobody", "no one"))
+    assert (report["new"], report["read"]) == (0, 2)
+    assert sum(report["rejected"].values()) == 2
