@@ -313,7 +313,7 @@ def held(side):
         }
 
 
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(EVENTS)
 def test_any_order_of_changes_gives_what_the_model_gives(new_store, events):
     with tempfile.TemporaryDirectory() as folder:
