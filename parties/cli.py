@@ -564,6 +564,8 @@ def erase(
     )
     for path in done["files"]:
         out.print(f"Taken out of {escape(path)}")
+    for path in done["unread"]:
+        err.print(f"[yellow]{escape(path)} cannot be read:[/] see whether the person is in it.")
 
 
 @consent.command("show")

@@ -3,6 +3,7 @@ consent room's.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from io import StringIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
@@ -232,29 +233,44 @@ def erase(node: Node, subject: str, _: Said) -> dict[str, Any]:
         done = erasure.erase(conn, log, node.vault_files, subject, now=node.now())
         log.checkpoint(conn)
     node.destroy_old_keys()
-    files = _forget_in_files(node, subject)
+    files, unread = _forget_in_files(node, subject)
     return {
         "entry": done.entry,
         "leaves": done.leaves,
         "erased_at": when(done.erased_at),
         "files": [str(path) for path in files],
+        "unread": [str(path) for path in unread],
     }
 
 
-def _forget_in_files(node: Node, subject: str) -> list[Path]:
-    """Takes the rows about a person out of the results and rejects in clear; which files."""
+# Where rows about people lie in clear, and how many lines there are above the header.
+_IN_CLEAR = {"runs/*/*.csv": 0, "rejects/*.csv": 0, "watch/*": 1}
+
+
+def _forget_in_files(node: Node, subject: str) -> tuple[list[Path], list[Path]]:
+    """Takes the rows about a person out of the files of the home that are in clear.
+
+    Which files they were in, and which cannot be read as tables.
+    """
     kind, _, _ = subject.partition(":")
-    changed = []
-    for path in [*node.home.path.glob("runs/*/*.csv"), *node.home.path.glob("rejects/*.csv")]:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        theirs = np.zeros(len(table), np.bool_)
-        for name in table:
-            ids = with_kind(kind, normalise(table[name], kind, region=node.config.region).ids)
-            theirs |= (ids.to_pandas() == subject).to_numpy()
-        if theirs.any():
-            write_private(path, table[~theirs].to_csv(index=False).encode(), overwrite=True)
-            changed.append(path)
-    return changed
+    changed, unread = [], []
+    for pattern, above in _IN_CLEAR.items():
+        for path in node.home.path.glob(pattern):
+            try:
+                *first, text = path.read_text("utf-8").split("\n", above)
+                table = pd.read_csv(StringIO(text), dtype=str, keep_default_na=False)
+            except (OSError, ValueError):
+                unread.append(path)
+                continue
+            theirs = np.zeros(len(table), np.bool_)
+            for name in table:
+                ids = with_kind(kind, normalise(table[name], kind, region=node.config.region).ids)
+                theirs |= (ids.to_pandas() == subject).to_numpy()
+            if theirs.any():
+                kept = "\n".join([*first, table[~theirs].to_csv(index=False)])
+                write_private(path, kept.encode(), overwrite=True)
+                changed.append(path)
+    return changed, unread
 
 
 def show(node: Node, subject: str, _: Said) -> dict[str, Any]:

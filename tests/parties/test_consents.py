@@ -3,6 +3,7 @@
 import hmac
 import json
 import uuid
+from decimal import Decimal
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +17,7 @@ from compliance.vault import subjects
 from parties import admin, consents
 from parties.cli import app
 from parties.node import Node
+from parties.watch import Watch
 from protos.concordat.v1 import admin_pb2
 from protos.errors import ConcordatError
 
@@ -181,6 +183,9 @@ def test_nothing_in_the_home_ties_the_log_to_whoever_was_erased(node: Node, tmp_
     result = node.home.run_folder("0" * 32) / "intersection.csv"
     result.write_text("\n".join(["phone", others[0], anna, others[1]]) + "\n")
     consents.import_file(node, table(tmp_path / "wrong.csv", anna, others[0], kind="verbal"))
+    (result.parent / "empty.csv").touch()
+    watch = Watch(node.home.path / "watch" / "agreement.card", "card", Decimal(1))
+    watch.keep(pd.DataFrame({"phone": [anna, others[0]], "score": ["600", "700"]}))
 
     keys, name = node.vault_keys, subject(node, anna)
     with node.reading() as conn:
@@ -200,14 +205,17 @@ def test_nothing_in_the_home_ties_the_log_to_whoever_was_erased(node: Node, tmp_
         files = [path for path in node.home.path.rglob("*") if path.is_file()]
         return {path.name for path in files if any(part in path.read_bytes() for part in parts)}
 
-    assert found(traces[0]) == {"intersection.csv", "wrong.csv"}
+    assert found(traces[0]) == {"intersection.csv", "wrong.csv", "agreement.card"}
     assert found(name) & {"concordat.db", "concordat.db-wal"}
     assert found(wrapping) == {"wrapping"}
     done = json.loads(run(node, "erase", "--phone", anna, "--json"))
     assert done["leaves"] == 2
-    assert {Path(path).name for path in done["files"]} == {"intersection.csv", "wrong.csv"}
+    assert len(done["files"]) == 3
+    assert [Path(path).name for path in done["unread"]] == ["empty.csv"]
     assert found(traces[0], *hidden) == set()
     assert pd.read_csv(result, dtype=str)["phone"].tolist() == others[:2]
+    _, compared = watch.compare(pd.DataFrame({"phone": [anna, others[0]], "score": ["1", "2"]}))
+    assert compared["compared"] == 1
     assert len(pd.read_csv(node.home.path / "rejects" / "wrong.csv")) == 1
 
     with node.reading() as conn:
