@@ -51,7 +51,7 @@ _COLUMNS = [
 _OPTIONAL = ["notice"]
 
 
-PART = 100_000  # rows at a time, about
+PART = 50_000  # rows at a time, about
 
 Progress = Callable[[str, int, int], None]  # stage, rows done, rows in all
 
