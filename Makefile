@@ -13,6 +13,7 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	cargo test --release --manifest-path native/Cargo.toml
+	cargo test --release --manifest-path native/Cargo.toml --features emulated-lanes
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.installed

@@ -4,11 +4,11 @@ use rayon::prelude::*;
 use subtle::{Choice, ConditionallySelectable};
 use zeroize::{Zeroize, Zeroizing};
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", feature = "emulated-lanes"))]
 use crate::cpu::has_ifma;
 use crate::error::{Result, refuse};
 use crate::field25519::{Field, invert_all};
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", feature = "emulated-lanes"))]
 use crate::ifma;
 use crate::scalar::Scalar;
 
@@ -66,7 +66,7 @@ pub fn multiply(points: &[[u8; 32]], scalar: &Scalar) -> Result<Vec<[u8; 32]>> {
 
 /// A coordinate that is not canonical counts as zero, whose product is zero.
 fn dispatch(points: &[[u8; 32]], scalar: &Scalar, out: &mut [[u8; 32]]) {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", feature = "emulated-lanes"))]
     if has_ifma() {
         // SAFETY: the processor has the features.
         return unsafe { ifma::curve25519::multiply_block(points, scalar, out) };
@@ -117,4 +117,45 @@ pub fn repeated(points: &[[u8; 32]]) -> usize {
     let mut sorted = points.to_vec();
     sorted.par_sort_unstable();
     sorted.par_windows(2).filter(|pair| pair[0] == pair[1]).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random;
+
+    /// Both paths, where this processor (or the emulation) has both.
+    #[test]
+    fn both_paths_agree() {
+        let p_plus = |small: u8| std::array::from_fn(|i| if i == 0 { small } else { 0xff });
+        // From p - 2 to 2^255 and over it, and with limbs of ones on either side of the carries.
+        let mut points: Vec<[u8; 32]> = (0xeb..=0xff).map(p_plus).collect();
+        points.iter_mut().for_each(|point| point[31] = 0x7f);
+        points.extend([[0xff; 32], [0; 32], std::array::from_fn(|i| u8::from(i == 31) << 7)]);
+        points.extend((0..255).map(|bit| {
+            std::array::from_fn(|i| match i.cmp(&(bit / 8)) {
+                std::cmp::Ordering::Less => 0xff,
+                std::cmp::Ordering::Equal => 0xff >> (7 - bit % 8),
+                std::cmp::Ordering::Greater => 0,
+            })
+        }));
+        points.resize_with(points.len() + 20, || {
+            let mut point = [0; 32];
+            random::fill(&mut point);
+            point
+        });
+        let [mut least, mut most] = [[0; 32], [0xff; 32]];
+        (least[0], most[0]) = (8, 0xf8);
+        for scalar in [
+            Scalar::random(),
+            Scalar::from_bytes(least).unwrap(),
+            Scalar::from_bytes(most).unwrap(),
+        ] {
+            let (mut expected, mut found) =
+                (vec![[0; 32]; points.len()], vec![[0; 32]; points.len()]);
+            multiply_block(&points, &scalar, &mut expected);
+            dispatch(&points, &scalar, &mut found);
+            assert_eq!(found, expected);
+        }
+    }
 }

@@ -5,12 +5,12 @@ use sha2::{Digest, Sha512};
 use subtle::{ConditionallySelectable, ConstantTimeEq};
 use zeroize::Zeroizing;
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", feature = "emulated-lanes"))]
 use crate::cpu::has_ifma;
 use crate::curve::{A, BLOCK, Projective, encode_all};
 use crate::error::{Result, refuse};
 use crate::field25519::Field;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", feature = "emulated-lanes"))]
 use crate::ifma;
 use crate::strings::Strings;
 
@@ -38,7 +38,7 @@ pub fn hash(prefix: &[u8], strings: Strings<'_>, tag: &[u8]) -> Result<Vec<[u8; 
 
 /// Expanded messages to points.
 fn hash_block(uniform: &Zeroizing<Vec<[u8; 96]>>, out: &mut [[u8; 32]]) {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", feature = "emulated-lanes"))]
     if has_ifma() {
         // SAFETY: the processor has the features.
         return unsafe { ifma::hash_to_curve::hash_block(uniform, out) };
@@ -193,5 +193,28 @@ mod tests {
             let sum = add(&point, &order_two);
             assert_eq!(affine(sum), (point.u.z * point.u.x.invert()).encode());
         }
+    }
+
+    /// Both paths, where this processor (or the emulation) has both.
+    #[test]
+    fn both_paths_agree() {
+        // Zero, p, 2p and all ones among field elements, then those of random bytes.
+        let mut uniform = vec![[0; 96], [0xff; 96]];
+        let mut p = [0xff; 96];
+        p[..16].fill(0);
+        (p[16], p[47]) = (0x7f, 0xed);
+        p[48..64].fill(0);
+        p[95] = 0xda;
+        uniform.push(p);
+        uniform.resize_with(100, || {
+            let mut bytes = [0; 96];
+            crate::random::fill(&mut bytes);
+            bytes
+        });
+        let uniform = Zeroizing::new(uniform);
+        let (mut expected, mut found) = (vec![[0; 32]; 100], vec![[0; 32]; 100]);
+        hash_block_portable(&uniform, &mut expected);
+        hash_block(&uniform, &mut found);
+        assert_eq!(found, expected);
     }
 }

@@ -8,7 +8,7 @@ mod error;
 mod field25519;
 mod hash_to_curve;
 mod hmac;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", feature = "emulated-lanes"))]
 mod ifma;
 mod index;
 mod labels;

@@ -4,7 +4,8 @@ use std::hint::black_box;
 
 use zeroize::{Zeroize, Zeroizing};
 
-use super::field25519::{Factor, Fixed, LANES, Mask, Product};
+use super::field25519::{Factor, Fixed, Product};
+use super::lanes::{LANES, Mask};
 use crate::curve::A;
 use crate::field25519::{self, Field};
 use crate::scalar::Scalar;
@@ -18,7 +19,7 @@ pub struct Projective {
 
 /// # Safety
 /// The processor must have what `cpu::has_ifma` asks for.
-#[target_feature(enable = "avx512dq,avx512ifma")]
+#[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
 pub unsafe fn multiply_block(points: &[[u8; 32]], scalar: &Scalar, out: &mut [[u8; 32]]) {
     let mut products = Zeroizing::new(Vec::with_capacity(points.len().div_ceil(LANES)));
     for rows in points.chunks(LANES) {
@@ -36,7 +37,7 @@ pub unsafe fn multiply_block(points: &[[u8; 32]], scalar: &Scalar, out: &mut [[u
 /// The Montgomery ladder of `curve::ladder`. A scalar is a multiple of 8: its last three bits are
 /// doublings.
 #[inline]
-#[target_feature(enable = "avx512dq,avx512ifma")]
+#[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
 fn ladder(u: &Factor, scalar: &Scalar) -> Projective {
     let u1 = Fixed::new(*u);
     // Twice one of the two points of the ladder, and their sum.
@@ -69,14 +70,14 @@ fn ladder(u: &Factor, scalar: &Scalar) -> Projective {
 
 /// Every lane if `bit` is 1, else none; the compiler cannot know that there are only two cases.
 #[inline]
-#[target_feature(enable = "avx512dq,avx512ifma")]
+#[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
 fn all_if(bit: u8) -> Mask {
     black_box(bit.wrapping_neg())
 }
 
 /// Doubling from x + z and x - z.
 #[inline]
-#[target_feature(enable = "avx512dq,avx512ifma")]
+#[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
 fn double_of(sum: &Factor, difference: &Factor) -> Projective {
     let (aa, bb) = (sum.square(), difference.square());
     let e = aa.minus(&bb);
@@ -88,7 +89,7 @@ fn double_of(sum: &Factor, difference: &Factor) -> Projective {
 
 impl Projective {
     #[inline]
-    #[target_feature(enable = "avx512dq,avx512ifma")]
+    #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
     pub fn double(&self) -> Self {
         double_of(&self.x.plus(&self.z), &self.x.minus(&self.z))
     }
@@ -97,7 +98,7 @@ impl Projective {
 /// The affine coordinates as bytes; zero for the neutral element. Lane by lane as
 /// `field25519::invert_all`, which inverts the last eight products.
 #[inline]
-#[target_feature(enable = "avx512dq,avx512ifma")]
+#[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
 pub fn encode_all(points: &[Projective], out: &mut [[u8; 32]]) {
     let one = Factor::small(1);
     let mut prefixes = Zeroizing::new(Vec::with_capacity(points.len()));
@@ -125,7 +126,7 @@ pub fn encode_all(points: &[Projective], out: &mut [[u8; 32]]) {
 }
 
 #[inline]
-#[target_feature(enable = "avx512dq,avx512ifma")]
+#[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
 fn invert(factor: &Factor) -> Factor {
     let mut fields = Zeroizing::new(factor.encode().map(Field::from_words));
     field25519::invert_all(&mut *fields);

@@ -3,22 +3,11 @@
 //! The multiply-add instructions take the low 52 bits of each factor and ignore the others. Two
 //! types keep that safe: a `Factor` has been carried and may be multiplied; a `Product` has not, and
 //! may be added to or subtracted from another one, which carries again.
-//!
-//! Safety: every function here is inlined into the functions of `ifma::curve25519` that enable the
-//! processor features, and those run only where `cpu::has_ifma` found them. The intrinsics below
-//! touch registers only.
-
-use std::arch::x86_64::*;
 
 use zeroize::Zeroize;
 
-pub const LANES: usize = 8;
+use super::lanes::*;
 
-/// One bit a lane.
-pub type Mask = __mmask8;
-
-const BITS: u32 = 52;
-const LIMB: u64 = (1 << BITS) - 1;
 /// The bits of the top limb below 2^255.
 const TOP: u64 = (1 << 47) - 1;
 const P: [u64; 5] = [LIMB - 18, LIMB, LIMB, LIMB, TOP];
@@ -26,97 +15,16 @@ const P: [u64; 5] = [LIMB - 18, LIMB, LIMB, LIMB, TOP];
 /// Limbs 0 to 3 count modulo 2^52, what they have above that is noise; limb 4 is below
 /// 2^47 + 2^12. The value is below 2p.
 #[derive(Clone, Copy, Zeroize)]
-pub struct Factor([__m512i; 5]);
+pub struct Factor([Lanes; 5]);
 
 /// Limbs that count whole: 0 to 3 below 1880 * 2^52, limb 4 below 58 * 2^52.
 #[derive(Clone, Copy, Zeroize)]
-pub struct Product([__m512i; 5]);
-
-#[inline]
-#[target_feature(enable = "avx512dq,avx512ifma")]
-fn splat(value: u64) -> __m512i {
-    _mm512_set1_epi64(value as i64)
-}
-
-#[inline]
-#[target_feature(enable = "avx512dq,avx512ifma")]
-fn and(a: __m512i, b: u64) -> __m512i {
-    _mm512_and_si512(a, splat(b))
-}
-
-#[inline]
-#[target_feature(enable = "avx512dq,avx512ifma")]
-fn plus(a: __m512i, b: __m512i) -> __m512i {
-    _mm512_add_epi64(a, b)
-}
-
-#[inline]
-#[target_feature(enable = "avx512dq,avx512ifma")]
-fn minus(a: __m512i, b: __m512i) -> __m512i {
-    _mm512_sub_epi64(a, b)
-}
-
-#[inline]
-#[target_feature(enable = "avx512dq,avx512ifma")]
-fn right<const BY: u32>(a: __m512i) -> __m512i {
-    _mm512_srli_epi64::<BY>(a)
-}
-
-#[inline]
-#[target_feature(enable = "avx512dq,avx512ifma")]
-fn left<const BY: u32>(a: __m512i) -> __m512i {
-    _mm512_slli_epi64::<BY>(a)
-}
-
-/// The low 64 bits of the product.
-#[inline]
-#[target_feature(enable = "avx512dq,avx512ifma")]
-fn multiply(a: __m512i, b: u64) -> __m512i {
-    _mm512_mullo_epi64(a, splat(b))
-}
-
-/// sum + (a b mod 2^52), of a and b their low 52 bits.
-#[inline]
-#[target_feature(enable = "avx512dq,avx512ifma")]
-fn low(sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
-    _mm512_madd52lo_epu64(sum, a, b)
-}
-
-/// sum + (a b div 2^52), of a and b their low 52 bits.
-#[inline]
-#[target_feature(enable = "avx512dq,avx512ifma")]
-fn high(sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
-    _mm512_madd52hi_epu64(sum, a, b)
-}
-
-#[inline]
-#[target_feature(enable = "avx512dq,avx512ifma")]
-fn select(choice: Mask, yes: __m512i, no: __m512i) -> __m512i {
-    _mm512_mask_blend_epi64(choice, no, yes)
-}
-
-#[inline]
-#[target_feature(enable = "avx512dq,avx512ifma")]
-fn equal(a: __m512i, b: u64) -> Mask {
-    _mm512_cmpeq_epi64_mask(a, splat(b))
-}
-
-#[inline]
-#[target_feature(enable = "avx512dq,avx512ifma")]
-fn load(lanes: [u64; LANES]) -> __m512i {
-    unsafe { std::mem::transmute(lanes) }
-}
-
-#[inline]
-#[target_feature(enable = "avx512dq,avx512ifma")]
-fn store(lanes: __m512i) -> [u64; LANES] {
-    unsafe { std::mem::transmute(lanes) }
-}
+pub struct Product([Lanes; 5]);
 
 /// Lane i of word k is word k of number i: 64-bit words, the least significant first.
 #[inline]
-#[target_feature(enable = "avx512dq,avx512ifma")]
-fn transpose<const WORDS: usize>(numbers: &[[u64; WORDS]; LANES]) -> [__m512i; WORDS] {
+#[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
+fn transpose<const WORDS: usize>(numbers: &[[u64; WORDS]; LANES]) -> [Lanes; WORDS] {
     std::array::from_fn(|k| load(std::array::from_fn(|i| numbers[i][k])))
 }
 
@@ -127,8 +35,8 @@ fn transpose<const WORDS: usize>(numbers: &[[u64; WORDS]; LANES]) -> [__m512i; W
 /// two are carried, so that 608 times each fits 64 bits. The result has at most
 /// [609, 611, 1872, 659, 16].
 #[inline]
-#[target_feature(enable = "avx512dq,avx512ifma")]
-fn fold(mut columns: [__m512i; 10]) -> Product {
+#[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
+fn fold(mut columns: [Lanes; 10]) -> Product {
     for k in 5..7 {
         columns[k + 1] = plus(columns[k + 1], right::<BITS>(columns[k]));
         columns[k] = and(columns[k], LIMB);
@@ -145,8 +53,8 @@ fn fold(mut columns: [__m512i; 10]) -> Product {
 
 /// Limbs below 2^64 - 2^22 that count whole, to a factor.
 #[inline]
-#[target_feature(enable = "avx512dq,avx512ifma")]
-fn carry(limbs: [__m512i; 5]) -> Factor {
+#[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
+fn carry(limbs: [Lanes; 5]) -> Factor {
     let [x0, x1, x2, x3, x4] = limbs;
     // 2^255 = 19; what is above is below 2^17.
     let x0 = low(x0, right::<47>(x4), splat(19));
@@ -159,14 +67,14 @@ fn carry(limbs: [__m512i; 5]) -> Factor {
 
 impl Product {
     #[inline]
-    #[target_feature(enable = "avx512dq,avx512ifma")]
+    #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
     pub fn zero() -> Self {
         Self([splat(0); 5])
     }
 
     /// `value` in every lane.
     #[inline]
-    #[target_feature(enable = "avx512dq,avx512ifma")]
+    #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
     pub fn small(value: u32) -> Self {
         let mut limbs = Self::zero().0;
         limbs[0] = splat(value.into());
@@ -174,20 +82,20 @@ impl Product {
     }
 
     #[inline]
-    #[target_feature(enable = "avx512dq,avx512ifma")]
+    #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
     pub fn factor(&self) -> Factor {
         carry(self.0)
     }
 
     #[inline]
-    #[target_feature(enable = "avx512dq,avx512ifma")]
+    #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
     pub fn plus(&self, other: &Self) -> Factor {
         carry(std::array::from_fn(|k| plus(self.0[k], other.0[k])))
     }
 
     /// Adds 1880p first, no limb of which is below one of a product.
     #[inline]
-    #[target_feature(enable = "avx512dq,avx512ifma")]
+    #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
     pub fn minus(&self, other: &Self) -> Factor {
         carry(std::array::from_fn(|k| minus(plus(self.0[k], splat(1880 * P[k])), other.0[k])))
     }
@@ -195,7 +103,7 @@ impl Product {
     /// self + other * factor: adds less than 2 * 2^52 to a limb, so that three of these leave the
     /// result of a multiplication a product.
     #[inline]
-    #[target_feature(enable = "avx512dq,avx512ifma")]
+    #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
     pub fn plus_multiple(&self, other: &Factor, factor: u32) -> Self {
         let mut limbs = self.0;
         let factor = splat(factor.into());
@@ -211,7 +119,7 @@ impl Product {
     }
 
     #[inline]
-    #[target_feature(enable = "avx512dq,avx512ifma")]
+    #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
     pub fn select(choice: Mask, yes: &Self, no: &Self) -> Self {
         Self(std::array::from_fn(|k| select(choice, yes.0[k], no.0[k])))
     }
@@ -219,14 +127,14 @@ impl Product {
 
 impl Factor {
     #[inline]
-    #[target_feature(enable = "avx512dq,avx512ifma")]
+    #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
     pub fn small(value: u32) -> Self {
         Product::small(value).factor()
     }
 
     /// A square root of -1, as `Field::SQRT_MINUS_ONE`.
     #[inline]
-    #[target_feature(enable = "avx512dq,avx512ifma")]
+    #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
     pub fn sqrt_minus_one() -> Self {
         Self([
             splat(0x000e_1b27_4a0e_a0b0),
@@ -239,10 +147,9 @@ impl Factor {
 
     /// 256-bit numbers, and whether each is below p.
     #[inline]
-    #[target_feature(enable = "avx512dq,avx512ifma")]
+    #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
     pub fn decode(numbers: &[[u64; 4]; LANES]) -> (Self, Mask) {
         let [a, b, c, d] = transpose(numbers);
-        let or = |x, y| _mm512_or_si512(x, y);
         let limbs = Product([
             and(a, LIMB),
             and(or(right::<52>(a), left::<12>(b)), LIMB),
@@ -255,7 +162,7 @@ impl Factor {
 
     /// The representatives below p as 256-bit numbers.
     #[inline]
-    #[target_feature(enable = "avx512dq,avx512ifma")]
+    #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
     pub fn encode(&self) -> [[u64; 4]; LANES] {
         let mut x = self.product().0;
         let excess = at_least_p(&x);
@@ -265,7 +172,6 @@ impl Factor {
             x[k] = and(x[k], LIMB);
         }
         x[4] = and(x[4], TOP);
-        let or = |x, y| _mm512_or_si512(x, y);
         let words = [
             store(or(x[0], left::<52>(x[1]))),
             store(or(right::<12>(x[1]), left::<40>(x[2]))),
@@ -277,10 +183,10 @@ impl Factor {
 
     /// 384-bit numbers modulo p.
     #[inline]
-    #[target_feature(enable = "avx512dq,avx512ifma")]
+    #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
     pub fn reduce(numbers: &[[u64; 6]; LANES]) -> Self {
         let [a, b, c, d, e, f] = transpose(numbers);
-        let or = |x, y| and(_mm512_or_si512(x, y), LIMB);
+        let or = |x, y| and(or(x, y), LIMB);
         let [l5, l6, l7] =
             [and(right::<4>(e), LIMB), or(right::<56>(e), left::<8>(f)), right::<44>(f)];
         carry([
@@ -294,20 +200,20 @@ impl Factor {
 
     /// Without the noise.
     #[inline]
-    #[target_feature(enable = "avx512dq,avx512ifma")]
+    #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
     pub fn product(&self) -> Product {
         let [x0, x1, x2, x3, x4] = self.0;
         Product([and(x0, LIMB), and(x1, LIMB), and(x2, LIMB), and(x3, LIMB), x4])
     }
 
     #[inline]
-    #[target_feature(enable = "avx512dq,avx512ifma")]
+    #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
     pub fn negate(&self) -> Self {
         Product::zero().minus(&self.product())
     }
 
     #[inline]
-    #[target_feature(enable = "avx512dq,avx512ifma")]
+    #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
     pub fn times(&self, other: &Self) -> Product {
         let (a, b) = (&self.0, &other.0);
         let mut columns = [splat(0); 10];
@@ -322,7 +228,7 @@ impl Factor {
 
     /// The columns of `times`: products of different limbs once, then doubled.
     #[inline]
-    #[target_feature(enable = "avx512dq,avx512ifma")]
+    #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
     pub fn square(&self) -> Product {
         let a = &self.0;
         let mut columns = [splat(0); 10];
@@ -343,19 +249,19 @@ impl Factor {
     }
 
     #[inline]
-    #[target_feature(enable = "avx512dq,avx512ifma")]
+    #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
     pub fn times_small(&self, factor: u32) -> Product {
         Product::zero().plus_multiple(self, factor)
     }
 
     #[inline]
-    #[target_feature(enable = "avx512dq,avx512ifma")]
+    #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
     pub fn select(choice: Mask, yes: &Self, no: &Self) -> Self {
         Self(std::array::from_fn(|k| select(choice, yes.0[k], no.0[k])))
     }
 
     #[inline]
-    #[target_feature(enable = "avx512dq,avx512ifma")]
+    #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
     pub fn is_zero(&self) -> Mask {
         let x = self.product().0;
         let is = |value: [u64; 5]| (0..5).fold(!0, |all, k| all & equal(x[k], value[k]));
@@ -363,14 +269,14 @@ impl Factor {
     }
 
     #[inline]
-    #[target_feature(enable = "avx512dq,avx512ifma")]
+    #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
     pub fn equals(&self, other: &Self) -> Mask {
         self.product().minus(&other.product()).is_zero()
     }
 
     /// sgn0 of RFC 9380: the lowest bit of the value below p.
     #[inline]
-    #[target_feature(enable = "avx512dq,avx512ifma")]
+    #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
     pub fn is_odd(&self) -> Mask {
         let x = self.product().0;
         equal(and(plus(x[0], at_least_p(&x)), 1), 1)
@@ -380,8 +286,8 @@ impl Factor {
 /// 1 where the value is at least p, for limbs below 2^52 and values below 2p; more than 0 for any
 /// top limb: adding 19 passes 2^255.
 #[inline]
-#[target_feature(enable = "avx512dq,avx512ifma")]
-fn at_least_p(x: &[__m512i; 5]) -> __m512i {
+#[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
+fn at_least_p(x: &[Lanes; 5]) -> Lanes {
     let mut carried = right::<BITS>(plus(x[0], splat(19)));
     for limb in &x[1..4] {
         carried = right::<BITS>(plus(*limb, carried));
@@ -396,7 +302,7 @@ pub struct Fixed([Factor; 5]);
 
 impl Fixed {
     #[inline]
-    #[target_feature(enable = "avx512dq,avx512ifma")]
+    #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
     pub fn new(factor: Factor) -> Self {
         let mut rows = [factor; 5];
         for i in 1..5 {
@@ -408,7 +314,7 @@ impl Fixed {
 
     /// Column 5 has only halves of products with top limbs, less than 2^50.
     #[inline]
-    #[target_feature(enable = "avx512dq,avx512ifma")]
+    #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
     pub fn times(&self, other: &Factor) -> Product {
         let mut columns = [splat(0); 6];
         for i in 0..5 {

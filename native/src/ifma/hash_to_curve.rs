@@ -4,12 +4,13 @@
 use zeroize::Zeroizing;
 
 use super::curve25519::{Projective, encode_all};
-use super::field25519::{Factor, LANES, Product};
+use super::field25519::{Factor, Product};
+use super::lanes::LANES;
 use crate::curve::A;
 
 /// # Safety
 /// The processor must have what `cpu::has_ifma` asks for.
-#[target_feature(enable = "avx512dq,avx512ifma")]
+#[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
 pub unsafe fn hash_block(uniform: &[[u8; 96]], out: &mut [[u8; 32]]) {
     let mut points = Zeroizing::new(Vec::with_capacity(uniform.len().div_ceil(LANES)));
     for rows in uniform.chunks(LANES) {
@@ -20,7 +21,7 @@ pub unsafe fn hash_block(uniform: &[[u8; 96]], out: &mut [[u8; 32]]) {
 
 /// Two elements for each row, from big-endian words.
 #[inline]
-#[target_feature(enable = "avx512dq,avx512ifma")]
+#[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
 fn hash_to_field(rows: &[[u8; 96]]) -> [Factor; 2] {
     let mut numbers = [[[0; 6]; LANES]; 2];
     for (i, row) in rows.iter().enumerate() {
@@ -34,7 +35,7 @@ fn hash_to_field(rows: &[[u8; 96]]) -> [Factor; 2] {
 }
 
 #[inline]
-#[target_feature(enable = "avx512dq,avx512ifma")]
+#[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
 fn hash(r: &[Factor; 2]) -> Projective {
     let fractions = [Fraction::new(&r[0]), Fraction::new(&r[1])];
     let powers = powers_p58(&[fractions[0].nd21, fractions[1].nd21]);
@@ -56,7 +57,7 @@ struct Fraction {
 
 impl Fraction {
     #[inline]
-    #[target_feature(enable = "avx512dq,avx512ifma")]
+    #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
     fn new(r: &Factor) -> Self {
         let r2 = r.square();
         let t = r2.plus(&r2);
@@ -77,7 +78,7 @@ impl Fraction {
     /// q = -in or in: the second candidate, t n/d^3; its root is w r (1 + i) or i times that, as
     /// (r (1 + i))^2 = it.
     #[inline]
-    #[target_feature(enable = "avx512dq,avx512ifma")]
+    #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
     fn point(&self, r: &Factor, power: &Factor) -> Point {
         let i = Factor::sqrt_minus_one();
         let w = self.nd9.times(power).factor();
@@ -107,7 +108,7 @@ struct Point {
 
 /// As `hash_to_curve::add`.
 #[inline]
-#[target_feature(enable = "avx512dq,avx512ifma")]
+#[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
 fn add(left: &Point, right: &Point) -> Projective {
     let (xz, zx) = (left.x.times(&right.z), left.z.times(&right.x));
     let zz = left.z.times(&right.z).factor();
@@ -130,7 +131,7 @@ fn add(left: &Point, right: &Point) -> Projective {
 /// x^((p-5)/8), the chain of `Field`. A square waits for the one before: two chains in turn fill
 /// the wait.
 #[inline]
-#[target_feature(enable = "avx512dq,avx512ifma")]
+#[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
 fn powers_p58(x: &[Factor; 2]) -> [Factor; 2] {
     let times =
         |a: &[Factor; 2], b: &[Factor; 2]| [a[0].times(&b[0]).factor(), a[1].times(&b[1]).factor()];
@@ -149,7 +150,7 @@ fn powers_p58(x: &[Factor; 2]) -> [Factor; 2] {
     times(&square_times(&ones_250, 2), x)
 }
 
-#[target_feature(enable = "avx512dq,avx512ifma")]
+#[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
 fn square_times(x: &[Factor; 2], count: u32) -> [Factor; 2] {
     let mut x = *x;
     for _ in 0..count {

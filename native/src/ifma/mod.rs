@@ -3,3 +3,4 @@
 pub mod curve25519;
 pub mod field25519;
 pub mod hash_to_curve;
+pub mod lanes;

@@ -1,0 +1,191 @@
+//! Eight unsigned 64-bit integers, and what the kernels do with them: the instructions of AVX-512
+//! IFMA, or with the feature `emulated-lanes` the same in plain Rust, which is slow and lets any
+//! processor test the kernels.
+//!
+//! Safety: the functions are inlined into kernels that enable the processor features, and those run
+//! only where `cpu::has_ifma` found them. They touch registers only.
+
+#[cfg(feature = "emulated-lanes")]
+pub use emulated::*;
+#[cfg(not(feature = "emulated-lanes"))]
+pub use x86_64::*;
+
+pub const LANES: usize = 8;
+
+/// One bit a lane.
+pub type Mask = u8;
+
+/// Bits of a factor that the multiply-add instructions take; they ignore the others.
+pub const BITS: u32 = 52;
+pub const LIMB: u64 = (1 << BITS) - 1;
+
+#[cfg(not(feature = "emulated-lanes"))]
+mod x86_64 {
+    use std::arch::x86_64::*;
+
+    use super::{LANES, Mask};
+
+    pub type Lanes = __m512i;
+
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
+    pub fn splat(value: u64) -> Lanes {
+        _mm512_set1_epi64(value as i64)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
+    pub fn and(a: Lanes, b: u64) -> Lanes {
+        _mm512_and_si512(a, splat(b))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
+    pub fn or(a: Lanes, b: Lanes) -> Lanes {
+        _mm512_or_si512(a, b)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
+    pub fn plus(a: Lanes, b: Lanes) -> Lanes {
+        _mm512_add_epi64(a, b)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
+    pub fn minus(a: Lanes, b: Lanes) -> Lanes {
+        _mm512_sub_epi64(a, b)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
+    pub fn right<const BY: u32>(a: Lanes) -> Lanes {
+        _mm512_srli_epi64::<BY>(a)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
+    pub fn left<const BY: u32>(a: Lanes) -> Lanes {
+        _mm512_slli_epi64::<BY>(a)
+    }
+
+    /// The low 64 bits of the product.
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
+    pub fn multiply(a: Lanes, b: u64) -> Lanes {
+        _mm512_mullo_epi64(a, splat(b))
+    }
+
+    /// sum + (a b mod 2^52), of a and b their low 52 bits.
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
+    pub fn low(sum: Lanes, a: Lanes, b: Lanes) -> Lanes {
+        _mm512_madd52lo_epu64(sum, a, b)
+    }
+
+    /// sum + (a b div 2^52), of a and b their low 52 bits.
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
+    pub fn high(sum: Lanes, a: Lanes, b: Lanes) -> Lanes {
+        _mm512_madd52hi_epu64(sum, a, b)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
+    pub fn select(choice: Mask, yes: Lanes, no: Lanes) -> Lanes {
+        _mm512_mask_blend_epi64(choice, no, yes)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
+    pub fn equal(a: Lanes, b: u64) -> Mask {
+        _mm512_cmpeq_epi64_mask(a, splat(b))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
+    pub fn load(lanes: [u64; LANES]) -> Lanes {
+        unsafe { std::mem::transmute(lanes) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
+    pub fn store(lanes: Lanes) -> [u64; LANES] {
+        unsafe { std::mem::transmute(lanes) }
+    }
+}
+
+#[cfg(feature = "emulated-lanes")]
+mod emulated {
+    use std::array::from_fn;
+
+    use zeroize::DefaultIsZeroes;
+
+    use super::{BITS, LANES, LIMB, Mask};
+
+    #[derive(Clone, Copy, Default)]
+    #[repr(align(64))]
+    pub struct Lanes([u64; LANES]);
+
+    impl DefaultIsZeroes for Lanes {}
+
+    pub fn splat(value: u64) -> Lanes {
+        Lanes([value; LANES])
+    }
+
+    pub fn and(a: Lanes, b: u64) -> Lanes {
+        Lanes(a.0.map(|x| x & b))
+    }
+
+    pub fn or(a: Lanes, b: Lanes) -> Lanes {
+        Lanes(from_fn(|i| a.0[i] | b.0[i]))
+    }
+
+    pub fn plus(a: Lanes, b: Lanes) -> Lanes {
+        Lanes(from_fn(|i| a.0[i].wrapping_add(b.0[i])))
+    }
+
+    pub fn minus(a: Lanes, b: Lanes) -> Lanes {
+        Lanes(from_fn(|i| a.0[i].wrapping_sub(b.0[i])))
+    }
+
+    pub fn right<const BY: u32>(a: Lanes) -> Lanes {
+        Lanes(a.0.map(|x| x >> BY))
+    }
+
+    pub fn left<const BY: u32>(a: Lanes) -> Lanes {
+        Lanes(a.0.map(|x| x << BY))
+    }
+
+    pub fn multiply(a: Lanes, b: u64) -> Lanes {
+        Lanes(a.0.map(|x| x.wrapping_mul(b)))
+    }
+
+    fn product(a: u64, b: u64) -> u128 {
+        u128::from(a & LIMB) * u128::from(b & LIMB)
+    }
+
+    pub fn low(sum: Lanes, a: Lanes, b: Lanes) -> Lanes {
+        Lanes(from_fn(|i| sum.0[i].wrapping_add(product(a.0[i], b.0[i]) as u64 & LIMB)))
+    }
+
+    pub fn high(sum: Lanes, a: Lanes, b: Lanes) -> Lanes {
+        Lanes(from_fn(|i| sum.0[i].wrapping_add((product(a.0[i], b.0[i]) >> BITS) as u64)))
+    }
+
+    pub fn select(choice: Mask, yes: Lanes, no: Lanes) -> Lanes {
+        Lanes(from_fn(|i| if choice >> i & 1 == 1 { yes.0[i] } else { no.0[i] }))
+    }
+
+    pub fn equal(a: Lanes, b: u64) -> Mask {
+        (0..LANES).fold(0, |mask, i| mask | Mask::from(a.0[i] == b) << i)
+    }
+
+    pub fn load(lanes: [u64; LANES]) -> Lanes {
+        Lanes(lanes)
+    }
+
+    pub fn store(lanes: Lanes) -> [u64; LANES] {
+        lanes.0
+    }
+}
