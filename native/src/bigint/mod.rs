@@ -1,11 +1,20 @@
 //! Natural numbers as little-endian slices of 64-bit limbs.
 //!
-//! What runs per row is here and in [`montgomery`]; set-up arithmetic is crypto-bigint's.
+//! What runs per row is here, in [`montgomery`] and in [`batch`]; set-up arithmetic is crypto-bigint's.
 //! All of it is constant time in the values (but for tables of powers, which say so), and owned
 //! numbers are wiped.
 
+pub mod batch;
 pub mod fixed_base;
 pub mod montgomery;
+mod portable;
+pub mod square;
+
+/// Eight numbers at a time; only where `cpu::has_ifma`.
+#[cfg(any(target_arch = "x86_64", feature = "emulated-lanes"))]
+pub use crate::ifma::modulus::Modulus as Lanes;
+#[cfg(not(any(target_arch = "x86_64", feature = "emulated-lanes")))]
+pub use montgomery::Modulus as Lanes;
 
 use crypto_bigint::{BoxedUint, ConcatenatingMul, Gcd};
 use zeroize::Zeroizing;
@@ -130,17 +139,18 @@ pub fn remainder(a: &[u64], m: &[u64]) -> Limbs {
     unboxed(boxed(a).rem(&*divisor), m.len())
 }
 
+/// The quotient and the remainder of a by m, m not zero.
+pub fn divide(a: &[u64], m: &[u64]) -> (Limbs, Limbs) {
+    let divisor = Zeroizing::new(boxed(m).to_nz().expect("a modulus is not zero"));
+    let (quotient, rest) = boxed(a).div_rem(&*divisor);
+    (unboxed(quotient, a.len()), unboxed(rest, m.len()))
+}
+
 /// The inverse of a modulo the odd m, if there is one.
 pub fn inverse(a: &[u64], m: &[u64]) -> Option<Limbs> {
     let modulus = Zeroizing::new(boxed(m).to_odd().into_option()?);
     let inverse = boxed(&remainder(a, m)).invert_odd_mod(&modulus).into_option()?;
     Some(unboxed(inverse, m.len()))
-}
-
-/// The inverse of the odd a modulo 2^(64 * limbs of a).
-pub fn inverse_of_odd(a: &[u64]) -> Limbs {
-    let (inverse, _) = boxed(a).invert_mod2k(64 * a.len() as u32);
-    unboxed(inverse, a.len())
 }
 
 pub fn coprime(a: &[u64], b: &[u64]) -> bool {

@@ -9,10 +9,9 @@ pub struct Modulus {
     limbs: Limbs,
     /// -1/m modulo 2^64.
     negative_inverse: u64,
-    /// R, R^2 and R^3 modulo m.
+    /// R and R^2 modulo m.
     one: Limbs,
     r2: Limbs,
-    r3: Limbs,
 }
 
 impl Modulus {
@@ -26,15 +25,7 @@ impl Modulus {
         r[limbs.len()] = 1;
         let one = remainder(&r, limbs);
         let r2 = remainder(&multiply(&one, &one), limbs);
-        let mut modulus = Self {
-            limbs: limbs.to_vec().into(),
-            negative_inverse: inverse.wrapping_neg(),
-            one,
-            r3: zeros(limbs.len()),
-            r2,
-        };
-        modulus.r3 = modulus.product(&modulus.r2, &modulus.r2);
-        modulus
+        Self { limbs: limbs.to_vec().into(), negative_inverse: inverse.wrapping_neg(), one, r2 }
     }
 
     pub fn len(&self) -> usize {
@@ -50,37 +41,63 @@ impl Modulus {
         &self.one
     }
 
-    /// R in Montgomery form.
-    pub fn r2(&self) -> &[u64] {
-        &self.r2
+    /// out = ab/R modulo m, for a below R and b below m.
+    pub fn multiply(&self, a: &[u64], b: &[u64], out: &mut [u64]) {
+        out[..self.len()].fill(0);
+        let top = self.add_product(Some((a, b)), out, 0, |_, _| ());
+        // The sum is below 2m.
+        self.subtract_if_above(top, out);
     }
 
-    /// out = ab/R modulo m, for a below R and b below m.
+    /// (ab + number + quotient * m)/R, without reduction, or the same without ab. The number before
+    /// and after is `out` and a limb above. `digit` is told the quotient, limb by limb.
     ///
     /// Multiplication and reduction advance together, one limb of b at a time: two chains of
     /// carries that do not wait for each other.
-    pub fn multiply(&self, a: &[u64], b: &[u64], out: &mut [u64]) {
-        let m = &*self.limbs;
+    #[inline(always)]
+    pub(super) fn add_product(
+        &self,
+        factors: Option<(&[u64], &[u64])>,
+        out: &mut [u64],
+        mut top: u64,
+        mut digit: impl FnMut(usize, u64),
+    ) -> u64 {
+        let m: &[u64] = &self.limbs;
         let len = m.len();
+        let (a, b) = factors.unwrap_or((m, m));
         let (a, b, out) = (&a[..len], &b[..len], &mut out[..len]);
-        out.fill(0);
-        let mut top = 0;
-        for digit in b {
-            let (sum, mut carry_a) = a[0].carrying_mul_add(*digit, out[0], 0);
+        for i in 0..len {
+            let (mut sum, mut carry_a) = (out[0], 0);
+            if factors.is_some() {
+                (sum, carry_a) = a[0].carrying_mul_add(b[i], sum, 0);
+            }
             let quotient = sum.wrapping_mul(self.negative_inverse);
+            digit(i, quotient);
             let (_, mut carry_m) = quotient.carrying_mul_add(m[0], sum, 0);
-            for i in 1..len {
-                let sum;
-                (sum, carry_a) = a[i].carrying_mul_add(*digit, out[i], carry_a);
-                (out[i - 1], carry_m) = quotient.carrying_mul_add(m[i], sum, carry_m);
+            for j in 1..len {
+                let mut sum = out[j];
+                if factors.is_some() {
+                    (sum, carry_a) = a[j].carrying_mul_add(b[i], sum, carry_a);
+                }
+                (out[j - 1], carry_m) = quotient.carrying_mul_add(m[j], sum, carry_m);
             }
             let sum = u128::from(top) + u128::from(carry_a) + u128::from(carry_m);
             out[len - 1] = sum as u64;
             top = (sum >> 64) as u64;
         }
-        // The sum is below 2m.
-        let keep = (top == 0) & below(out, m);
-        self.subtract_unless(keep, out);
+        top
+    }
+
+    /// Subtracts m from `x` and the limb above it if they are not below m. Returns the limb above
+    /// as it is then, and whether there was anything to subtract.
+    pub(super) fn subtract_if_above(&self, top: u64, x: &mut [u64]) -> (u64, bool) {
+        let keep = (top == 0) & below(x, &self.limbs);
+        let mask = std::hint::black_box(u64::from(keep)).wrapping_sub(1);
+        let mut borrow = false;
+        for (x, m) in x.iter_mut().zip(self.limbs.iter()) {
+            (*x, borrow) = x.borrowing_sub(m & mask, borrow);
+        }
+        (top - u64::from(borrow), !keep)
     }
 
     /// out = a - b modulo m, both below m.
@@ -93,14 +110,6 @@ impl Modulus {
         }
     }
 
-    fn subtract_unless(&self, keep: bool, x: &mut [u64]) {
-        let mask = std::hint::black_box(u64::from(keep)).wrapping_sub(1);
-        let mut borrow = false;
-        for (x, m) in x.iter_mut().zip(self.limbs.iter()) {
-            (*x, borrow) = x.borrowing_sub(m & mask, borrow);
-        }
-    }
-
     pub fn product(&self, a: &[u64], b: &[u64]) -> Limbs {
         let mut out = zeros(self.len());
         self.multiply(a, b, &mut out);
@@ -110,37 +119,6 @@ impl Modulus {
     /// Montgomery form of a number below R.
     pub fn enter(&self, x: &[u64]) -> Limbs {
         self.product(x, &self.r2)
-    }
-
-    /// Montgomery form of a number below R^2.
-    pub fn enter_wide(&self, x: &[u64]) -> Limbs {
-        let (low, high) = x.split_at(self.len());
-        let (low, high) = (self.product(low, &self.r2), self.product(high, &self.r3));
-        // low + high = low - (0 - high)
-        let (mut negated, mut sum) = (zeros(self.len()), zeros(self.len()));
-        self.subtract(&zeros(self.len()), &high, &mut negated);
-        self.subtract(&low, &negated, &mut sum);
-        sum
-    }
-
-    /// The number itself, below m.
-    pub fn leave(&self, x: &[u64]) -> Limbs {
-        let mut one = zeros(self.len());
-        one[0] = 1;
-        self.product(x, &one)
-    }
-
-    pub fn negate(&self, x: &[u64]) -> Limbs {
-        let mut out = zeros(self.len());
-        self.subtract(&zeros(self.len()), x, &mut out);
-        out
-    }
-
-    /// Raises every row, in Montgomery form, to one exponent.
-    pub fn power_all(&self, rows: &mut [u64], exponent: &[u64]) {
-        for row in rows.chunks_exact_mut(self.len()) {
-            row.copy_from_slice(&self.power(row, exponent));
-        }
     }
 
     /// x^exponent in Montgomery form, by windows of fixed length. The exponent's digits index a
@@ -214,7 +192,9 @@ mod tests {
                     let mut difference = zeros(m.len());
                     modulus.subtract(&a, &b, &mut difference);
                     let mut sum = zeros(m.len());
-                    modulus.subtract(&difference, &modulus.negate(&b), &mut sum);
+                    let mut negated = zeros(m.len());
+                    modulus.subtract(&zeros(m.len()), &b, &mut negated);
+                    modulus.subtract(&difference, &negated, &mut sum);
                     assert_eq!(*sum, a);
                     assert!(below(&difference, &m));
                 }
@@ -227,9 +207,9 @@ mod tests {
         for m in SIZES.into_iter().flat_map(moduli) {
             let modulus = Modulus::new(&m);
             for a in operands(&m) {
-                assert_eq!(*modulus.leave(&modulus.enter(&a)), a);
-                let wide = multiply(&a, &vec![u64::MAX; m.len()]);
-                assert_eq!(modulus.leave(&modulus.enter_wide(&wide)), remainder(&wide, &m));
+                let mut one = zeros(m.len());
+                one[0] = 1;
+                assert_eq!(*modulus.product(&modulus.enter(&a), &one), a);
             }
         }
     }

@@ -19,6 +19,26 @@ pub type Mask = u8;
 pub const BITS: u32 = 52;
 pub const LIMB: u64 = (1 << BITS) - 1;
 
+/// The first words, or fewer and zeros.
+#[inline]
+#[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
+pub fn load_some(words: &[u64]) -> Lanes {
+    let mut lanes = [0; LANES];
+    match words.first_chunk() {
+        Some(words) => lanes = *words,
+        None => lanes[..words.len()].copy_from_slice(words),
+    }
+    load(lanes)
+}
+
+/// To the first words, or fewer.
+#[inline]
+#[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
+pub fn store_some(lanes: Lanes, words: &mut [u64]) {
+    let len = words.len().min(LANES);
+    words[..len].copy_from_slice(&store(lanes)[..len]);
+}
+
 #[cfg(not(feature = "emulated-lanes"))]
 mod x86_64 {
     use std::arch::x86_64::*;
@@ -26,6 +46,8 @@ mod x86_64 {
     use super::{LANES, Mask};
 
     pub type Lanes = __m512i;
+
+    pub const ZERO: Lanes = unsafe { std::mem::transmute([0u64; LANES]) };
 
     #[inline]
     #[target_feature(enable = "avx512dq,avx512ifma")]
@@ -113,6 +135,54 @@ mod x86_64 {
     pub fn store(lanes: Lanes) -> [u64; LANES] {
         unsafe { std::mem::transmute(lanes) }
     }
+
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
+    pub fn both(a: Lanes, b: Lanes) -> Lanes {
+        _mm512_and_si512(a, b)
+    }
+
+    /// Zero if there are 64 places or more.
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
+    pub fn right_by(a: Lanes, by: u64) -> Lanes {
+        _mm512_srlv_epi64(a, splat(by))
+    }
+
+    /// Zero if there are 64 places or more.
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
+    pub fn left_by(a: Lanes, by: u64) -> Lanes {
+        _mm512_sllv_epi64(a, splat(by))
+    }
+
+    /// Lane i of word k from lane k of word i.
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
+    pub fn transpose(words: [Lanes; LANES]) -> [Lanes; LANES] {
+        let [a, b, c, d, e, f, g, h] = words;
+        // Pairs of lanes, then pairs of pairs, then halves.
+        let pairs = [(a, b), (c, d), (e, f), (g, h)];
+        let even = pairs.map(|(x, y)| _mm512_unpacklo_epi64(x, y));
+        let odd = pairs.map(|(x, y)| _mm512_unpackhi_epi64(x, y));
+        let [even, odd] = [even, odd].map(|[ab, cd, ef, gh]| {
+            let low = _mm512_shuffle_i64x2::<0b10_00_10_00>(ab, cd);
+            let high = _mm512_shuffle_i64x2::<0b11_01_11_01>(ab, cd);
+            let low_2 = _mm512_shuffle_i64x2::<0b10_00_10_00>(ef, gh);
+            let high_2 = _mm512_shuffle_i64x2::<0b11_01_11_01>(ef, gh);
+            [
+                _mm512_shuffle_i64x2::<0b10_00_10_00>(low, low_2),
+                _mm512_shuffle_i64x2::<0b10_00_10_00>(high, high_2),
+                _mm512_shuffle_i64x2::<0b11_01_11_01>(low, low_2),
+                _mm512_shuffle_i64x2::<0b11_01_11_01>(high, high_2),
+            ]
+        });
+        [even[0], odd[0], even[1], odd[1], even[2], odd[2], even[3], odd[3]]
+    }
+
+    pub fn prefetch(word: &u64) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(word).cast()) }
+    }
 }
 
 #[cfg(feature = "emulated-lanes")]
@@ -128,6 +198,8 @@ mod emulated {
     pub struct Lanes([u64; LANES]);
 
     impl DefaultIsZeroes for Lanes {}
+
+    pub const ZERO: Lanes = Lanes([0; LANES]);
 
     pub fn splat(value: u64) -> Lanes {
         Lanes([value; LANES])
@@ -188,4 +260,22 @@ mod emulated {
     pub fn store(lanes: Lanes) -> [u64; LANES] {
         lanes.0
     }
+
+    pub fn both(a: Lanes, b: Lanes) -> Lanes {
+        Lanes(from_fn(|i| a.0[i] & b.0[i]))
+    }
+
+    pub fn right_by(a: Lanes, by: u64) -> Lanes {
+        Lanes(a.0.map(|x| x.checked_shr(by as u32).unwrap_or(0)))
+    }
+
+    pub fn left_by(a: Lanes, by: u64) -> Lanes {
+        Lanes(a.0.map(|x| x.checked_shl(by as u32).unwrap_or(0)))
+    }
+
+    pub fn transpose(words: [Lanes; LANES]) -> [Lanes; LANES] {
+        from_fn(|i| Lanes(words.map(|word| word.0[i])))
+    }
+
+    pub fn prefetch(_: &u64) {}
 }

@@ -4,3 +4,5 @@ pub mod curve25519;
 pub mod field25519;
 pub mod hash_to_curve;
 pub mod lanes;
+#[cfg_attr(feature = "emulated-lanes", allow(unused_unsafe))]
+pub mod modulus;

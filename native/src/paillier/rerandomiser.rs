@@ -19,13 +19,10 @@
 use std::sync::{Arc, OnceLock};
 
 use rayon::prelude::*;
-use zeroize::Zeroizing;
 
 use crate::bigint::fixed_base::FixedBase;
-use crate::bigint::{Limbs, coprime, zeros};
 use crate::error::{Result, refuse};
-use crate::paillier::{BLOCK, PublicKey};
-use crate::random;
+use crate::paillier::PublicKey;
 
 /// No prime below divides n.
 const SMOOTH: u32 = 1 << 20;
@@ -51,8 +48,7 @@ impl Rerandomiser {
 
     /// Row i: a ciphertext of the sum of those at the places i of `choices`, `width` of them.
     pub fn sums(&self, ciphertexts: &[u64], choices: &[i64], width: usize) -> Result<Vec<u64>> {
-        let square = self.key.square();
-        let len = square.len();
+        let len = 2 * self.key.modulus().len();
         self.key.check_ciphertexts(ciphertexts)?;
         let count = (ciphertexts.len() / len) as i64;
         if width == 0 {
@@ -61,54 +57,18 @@ impl Rerandomiser {
         if let Some(at) = choices.iter().position(|choice| !(0..count).contains(choice)) {
             refuse!("row {} names no ciphertext", at / width);
         }
-        let terms: Vec<Limbs> =
-            ciphertexts.par_chunks_exact(len).map(|term| square.enter(term)).collect();
+        let kernels = self.key.kernels();
+        let terms = kernels.terms(ciphertexts);
         let rows = choices.len() / width;
-        // Not inside the pool: see `SecretKey::encrypt`.
-        let masks = (rows > self.bases()).then(|| self.masks.get_or_init(|| self.draw_masks()));
+        // Not inside the pool: see `PublicKey::encrypt`.
+        let masks = (rows > self.bases())
+            .then(|| self.masks.get_or_init(|| kernels.draw_masks(self.bases())));
         let mut out = vec![0; rows * len];
-        choices.par_chunks(BLOCK * width).zip(out.par_chunks_mut(BLOCK * len)).for_each(
-            |(choices, out)| {
-                match masks {
-                    Some(masks) => self.fill_products(masks, out),
-                    None => self.fill_units(out),
-                }
-                let mut next = zeros(len);
-                for (choices, out) in choices.chunks_exact(width).zip(out.chunks_exact_mut(len)) {
-                    for choice in choices {
-                        square.multiply(out, &terms[*choice as usize], &mut next);
-                        out.copy_from_slice(&next);
-                    }
-                    out.copy_from_slice(&square.leave(out));
-                }
-            },
-        );
+        choices
+            .par_chunks(kernels.width() * width)
+            .zip(out.par_chunks_mut(kernels.width() * len))
+            .for_each(|(choices, out)| kernels.sum_terms(&terms, choices, width, masks, out));
         Ok(out)
-    }
-
-    fn fill_products(&self, masks: &FixedBase, rows: &mut [u64]) {
-        let bases = self.bases();
-        let square = self.key.square();
-        let mut exponents = Zeroizing::new(vec![0; rows.len() / square.len() * bases]);
-        random::fill(&mut exponents);
-        masks.powers(square, &exponents, bases, rows);
-    }
-
-    /// r^n, r uniform among what is coprime to n: of a hostile key, not everything may be.
-    fn fill_units(&self, rows: &mut [u64]) {
-        loop {
-            self.key.fill_residues(rows);
-            if coprime(&self.key.multiply_all(rows), self.key.modulus()) {
-                return;
-            }
-        }
-    }
-
-    fn draw_masks(&self) -> FixedBase {
-        let square = self.key.square();
-        let mut bases = zeros(self.bases() * square.len());
-        bases.par_chunks_mut(square.len()).for_each(|row| self.fill_units(row));
-        FixedBase::of(square, &bases, square.one())
     }
 }
 

@@ -3,47 +3,45 @@ use std::sync::{Arc, OnceLock};
 use rayon::prelude::*;
 use zeroize::Zeroizing;
 
+use crate::bigint::batch::{Batch, Numbers, zeros as limbs};
 use crate::bigint::fixed_base::FixedBase;
 use crate::bigint::montgomery::Modulus;
+use crate::bigint::square::Square;
 use crate::bigint::{
-    Limbs, add, bit_length, fill_below, from_bytes, halve, inverse, inverse_of_odd, multiply,
-    multiply_add_to, subtract, to_bytes, zeros,
+    Lanes, Limbs, add, bit_length, fill_below, from_bytes, halve, inverse, multiply, subtract,
+    to_bytes, zeros,
 };
+use crate::cpu::has_ifma;
 use crate::error::{Result, refuse};
 use crate::paillier::public::fill_exponents;
-use crate::paillier::{BLOCK, PublicKey, check_size, exponent_length};
+use crate::paillier::{PublicKey, check_size, exponent_length};
 use crate::primes::{is_prime, is_safe_prime, safe_prime};
 
-/// Works modulo p^2 and q^2 and joins both results (Chinese remainder theorem).
 pub struct SecretKey {
-    p: Half,
-    q: Half,
-    /// q^2 to join residues of p^2 and q^2, q to join those of p and q.
-    join_squares: Join,
-    join_primes: Join,
+    p: Limbs,
+    q: Limbs,
     safe: bool,
+    kernels: Box<dyn Kernels>,
     public: Arc<PublicKey>,
 }
 
-/// What the key knows of one of its primes, here called p.
-struct Half {
-    prime: Modulus,
-    square: Modulus,
-    /// p - 1
-    order: Limbs,
-    /// 1/p modulo R, R = 2^(64 * limbs of p)
-    exact: Limbs,
-    /// 1/L((1+n)^(p-1)) modulo p, times R
-    scale: Limbs,
-    /// Powers of a generator of the n-th residues modulo p^2, only with safe primes.
-    masks: OnceLock<FixedBase>,
+/// On blocks of as many rows as the public key's kernels take.
+trait Kernels: Send + Sync {
+    /// Makes the tables for `encrypt`.
+    fn prepare(&self);
+    fn encrypt(&self, plaintexts: &[u64], exponents: Exponents, out: &mut [u64]);
+    fn decrypt(&self, ciphertexts: &[u64], out: &mut [u64]);
 }
 
-/// Garner's recombination: the number below ab that is x modulo a and y modulo b.
-struct Join {
-    b: Limbs,
-    /// 1/b modulo a, times R
-    inverse: Limbs,
+/// How to draw a random n-th residue modulo p^2.
+#[derive(Clone, Copy)]
+enum Exponents {
+    /// A generator to the power of a uniform number below p-1.
+    Uniform,
+    /// A generator to the power of a number of so many bits.
+    Short(usize),
+    /// u^p for a uniform unit u.
+    Units,
 }
 
 impl SecretKey {
@@ -84,15 +82,16 @@ impl SecretKey {
         if bit_length(&n) != 64 * n.len() {
             refuse!("the product of both primes must have twice their length");
         }
-        let (p, q) = (Half::new(p, q), Half::new(q, p));
-        let join_squares = Join::new(&p.square, q.square.limbs());
-        let join_primes = Join::new(&p.prime, q.prime.limbs());
+        let kernels: Box<dyn Kernels> = match has_ifma() {
+            true => Box::new(Secret::<Lanes>::new(p, q)),
+            false => Box::new(Secret::<Modulus>::new(p, q)),
+        };
         let public = Arc::new(PublicKey::new(&n));
-        Ok(Self { p, q, join_squares, join_primes, safe, public })
+        Ok(Self { p: p.to_vec().into(), q: q.to_vec().into(), safe, kernels, public })
     }
 
     pub fn primes(&self) -> [Zeroizing<Vec<u8>>; 2] {
-        [&self.p, &self.q].map(|half| to_bytes(half.prime.limbs()))
+        [&self.p, &self.q].map(|prime| to_bytes(prime))
     }
 
     pub fn safe(&self) -> bool {
@@ -118,99 +117,187 @@ impl SecretKey {
             refuse!("short exponents need a key of safe primes");
         }
         let bits = exponent_length(exponent_bits, self.public.bits() / 2)?;
-        let uniform = exponent_bits == 0;
+        let exponents = match (self.safe, exponent_bits) {
+            (false, _) => Exponents::Units,
+            (true, 0) => Exponents::Uniform,
+            (true, _) => Exponents::Short(bits),
+        };
         if self.safe {
-            // Not inside the pool: a thread that builds a table may meanwhile be given other work
-            // of the pool, and must not find there that it has to wait for that table.
-            self.p.masks();
-            self.q.masks();
+            // Not inside the pool: see `PublicKey::encrypt`.
+            self.kernels.prepare();
         }
-        let len = self.p.square.len();
-        self.public.encrypt_with(plaintexts, |factors| {
-            let rows = factors.len() / (2 * len);
-            let (mut p, mut q) = (zeros(rows * len), zeros(rows * len));
-            for (half, residues) in [(&self.p, &mut p), (&self.q, &mut q)] {
-                match self.safe {
-                    true => half.powers_of_generator(residues, bits, uniform),
-                    false => half.powers_of_units(residues),
-                }
-            }
-            for ((p, q), factor) in
-                p.chunks_exact(len).zip(q.chunks_exact(len)).zip(factors.chunks_exact_mut(2 * len))
-            {
-                self.join_squares.join(&self.p.square, p, q, factor);
-            }
+        self.public.encrypt_with(plaintexts, |plaintexts, out| {
+            self.kernels.encrypt(plaintexts, exponents, out);
         })
     }
 
     pub fn decrypt(&self, ciphertexts: &[u64]) -> Result<Vec<u64>> {
         self.public.check_ciphertexts(ciphertexts)?;
-        let len = self.public.modulus().len();
+        let block = self.public.kernels().width() * self.public.modulus().len();
         let mut out = vec![0; ciphertexts.len() / 2];
-        ciphertexts.par_chunks(BLOCK * 2 * len).zip(out.par_chunks_mut(BLOCK * len)).for_each(
-            |(ciphertexts, out)| {
-                let (p, q) = (self.p.decrypt(ciphertexts), self.q.decrypt(ciphertexts));
-                for ((p, q), out) in p
-                    .chunks_exact(len / 2)
-                    .zip(q.chunks_exact(len / 2))
-                    .zip(out.chunks_exact_mut(len))
-                {
-                    self.join_primes.join(&self.p.prime, p, q, out);
-                }
-            },
-        );
+        ciphertexts
+            .par_chunks(2 * block)
+            .zip(out.par_chunks_mut(block))
+            .for_each(|(ciphertexts, out)| self.kernels.decrypt(ciphertexts, out));
         Ok(out)
     }
 }
 
-impl Half {
-    fn new(p: &[u64], other: &[u64]) -> Self {
+/// Works modulo p^2 and q^2 and joins both results (Chinese remainder theorem).
+struct Secret<B: Batch> {
+    p: Half<B>,
+    q: Half<B>,
+    /// n for every lane.
+    n: Numbers<B>,
+}
+
+/// What the key knows of one of its primes, here called p, the other q.
+struct Half<B: Batch> {
+    prime: Limbs,
+    /// p - 1
+    order: Limbs,
+    /// Arithmetic modulo p and p^2.
+    square: Square<B>,
+    /// qR and qR^2 modulo p
+    lift: [Numbers<B>; 2],
+    /// R/q modulo p
+    inverse: Numbers<B>,
+    /// -R/q modulo p
+    scale: Numbers<B>,
+    /// Powers of a generator of the n-th residues modulo p^2, only with safe primes.
+    masks: OnceLock<FixedBase>,
+}
+
+impl<B: Batch> Secret<B> {
+    fn new(p: &[u64], q: &[u64]) -> Self {
+        let (p, q) = (Half::new(p, q), Half::new(q, p));
+        let base: &B = &p.square.base;
+        let mut n = limbs::<B>(2 * base.limbs());
+        let zero = limbs::<B>(base.limbs());
+        base.multiply_add(p.square.modulus(), q.square.modulus(), &zero, &mut n);
+        Self { p, q, n }
+    }
+
+    /// The number below pq that is x modulo p and y modulo q, both reduced (Garner), and what it
+    /// is made of: y + qv.
+    fn join(&self, x: &[B::Limb], y: &[B::Limb]) -> (Numbers<B>, Numbers<B>) {
+        let v = self.p.quotient(x, y);
+        let base = &self.p.square.base;
+        let mut number = limbs::<B>(2 * base.limbs());
+        base.multiply_add(&v, self.q.square.modulus(), y, &mut number);
+        (number, v)
+    }
+}
+
+impl<B: Batch> Kernels for Secret<B> {
+    fn prepare(&self) {
+        rayon::join(|| self.p.masks(), || self.q.masks());
+    }
+
+    /// Of c modulo p^2 and q^2, as digits x0 + x1 p and y0 + y1 q, to c = c0 + c1 n:
+    ///
+    /// c0 = x0 modulo p and y0 modulo q, that is c0 = x0 + pu = y0 + qv. Modulo p^2 then
+    /// x1 p = up + c1 pq, so c1 = (x1 - u)/q modulo p, and likewise (y1 - v)/p modulo q.
+    fn encrypt(&self, plaintexts: &[u64], exponents: Exponents, out: &mut [u64]) {
+        let base = &self.p.square.base;
+        let columns = 2 * self.p.prime.len();
+        let rows = plaintexts.len() / columns;
+        let mut messages = limbs::<B>(2 * base.limbs());
+        base.load(plaintexts, columns, &mut messages);
+        let x = self.p.encrypt(&messages, rows, exponents);
+        let y = self.q.encrypt(&messages, rows, exponents);
+        let ((x0, x1), (y0, y1)) = (x.split_at(base.limbs()), y.split_at(base.limbs()));
+
+        let (c0, v) = self.join(x0, y0);
+        let u = self.q.quotient(y0, x0);
+        let (c1, _) = self.join(&self.p.quotient(x1, &u), &self.q.quotient(y1, &v));
+        let mut ciphertexts = limbs::<B>(4 * base.limbs());
+        base.multiply_add(&c1, &self.n, &c0, &mut ciphertexts);
+        base.store(&ciphertexts, out, 2 * columns);
+    }
+
+    fn decrypt(&self, ciphertexts: &[u64], out: &mut [u64]) {
+        let base = &self.p.square.base;
+        let columns = 2 * self.p.prime.len();
+        let mut numbers = limbs::<B>(4 * base.limbs());
+        base.load(ciphertexts, 2 * columns, &mut numbers);
+        let (x, y) = (self.p.decrypt(&numbers), self.q.decrypt(&numbers));
+        base.store(&self.join(&x, &y).0, out, columns);
+    }
+}
+
+impl<B: Batch> Half<B> {
+    fn new(p: &[u64], q: &[u64]) -> Self {
         let mut order: Limbs = p.to_vec().into();
         order[0] -= 1;
-        let prime = Modulus::new(p);
-        // (1+n)^(p-1) = 1 + (p-1)n modulo p^2, so L gives (p-1)q, which is -q modulo p.
-        let inverse = inverse(other, p).expect("different primes are coprime");
-        let scale = prime.negate(&prime.enter(&inverse));
+        let square = Square::new(p, 4);
+        let inverse = inverse(q, p).expect("different primes are coprime");
+        let mut negated: Limbs = p.to_vec().into();
+        subtract(&mut negated, &inverse);
         Self {
-            square: Modulus::new(&multiply(p, p)),
-            exact: inverse_of_odd(p),
-            prime,
+            lift: [1, 2].map(|exponent| square.residue(q, exponent)),
+            inverse: square.residue(&inverse, 1),
+            scale: square.residue(&negated, 1),
+            prime: p.to_vec().into(),
             order,
-            scale,
+            square,
             masks: OnceLock::new(),
         }
     }
 
-    /// Random powers of the generator, as x R^2 (see `Join`).
-    fn powers_of_generator(&self, out: &mut [u64], bits: usize, uniform: bool) {
-        let rows = out.len() / self.square.len();
-        let exponents = match uniform {
-            true => {
-                let mut exponents = zeros(rows * self.order.len());
-                fill_below(&self.order, &mut exponents);
-                to_bytes(&exponents)
-            }
-            false => {
-                let mut exponents = Zeroizing::new(vec![0; rows * bits.div_ceil(8)]);
-                fill_exponents(&mut exponents, bits);
-                exponents
-            }
-        };
-        self.masks().powers(&self.square, &exponents, bits.div_ceil(8), out);
+    fn digit(&self) -> Numbers<B> {
+        limbs::<B>(self.square.base.limbs())
     }
 
-    /// u^p for uniform units u modulo p, as x R^2.
-    fn powers_of_units(&self, out: &mut [u64]) {
-        let len = self.prime.len();
-        let mut units = zeros(out.len() / 2);
-        fill_below(&self.order, &mut units);
-        for (unit, out) in units.chunks_exact(len).zip(out.chunks_exact_mut(2 * len)) {
-            out[..len].copy_from_slice(&add(unit, 1));
-            out.copy_from_slice(&self.square.enter(out));
-        }
-        self.square.power_all(out, self.prime.limbs());
-        for row in out.chunks_exact_mut(2 * len) {
-            row.copy_from_slice(&self.square.enter(row));
+    fn product(&self, a: &[B::Limb], b: &[B::Limb]) -> Numbers<B> {
+        let mut out = self.digit();
+        self.square.base.product(a, b, &mut out);
+        out
+    }
+
+    /// (x - y)/q modulo p.
+    fn quotient(&self, x: &[B::Limb], y: &[B::Limb]) -> Numbers<B> {
+        let mut out = self.digit();
+        let (x, y) = (self.product(x, &self.inverse), self.product(y, &self.inverse));
+        self.square.base.difference(&x, &y, &mut out);
+        out
+    }
+
+    /// (1+n)^m = 1 + (mq mod p) p modulo p^2, times random n-th residues: reduced digits.
+    fn encrypt(&self, messages: &[B::Limb], rows: usize, exponents: Exponents) -> Numbers<B> {
+        let (low, high) = messages.split_at(self.square.base.limbs());
+        let mut lifted = self.square.plain_one();
+        let digit = &mut lifted[self.square.base.limbs()..];
+        self.square.base.product(low, &self.lift[0], digit);
+        self.square.base.add(digit, &self.product(high, &self.lift[1]));
+        self.square.leave(&self.residues(rows, exponents), &lifted)
+    }
+
+    /// Random n-th residues in Montgomery form.
+    fn residues(&self, rows: usize, exponents: Exponents) -> Numbers<B> {
+        match exponents {
+            Exponents::Uniform => {
+                let mut exponents = zeros(rows * self.order.len());
+                fill_below(&self.order, &mut exponents);
+                let bytes = 8 * self.order.len();
+                self.masks().powers(&self.square, &to_bytes(&exponents), bytes)
+            }
+            Exponents::Short(bits) => {
+                let mut exponents = Zeroizing::new(vec![0; rows * bits.div_ceil(8)]);
+                fill_exponents(&mut exponents, bits);
+                self.masks().powers(&self.square, &exponents, bits.div_ceil(8))
+            }
+            Exponents::Units => {
+                let len = self.prime.len();
+                let mut units = zeros(rows * len);
+                fill_below(&self.order, &mut units);
+                for unit in units.chunks_exact_mut(len) {
+                    unit.copy_from_slice(&add(unit, 1));
+                }
+                let mut base = self.digit();
+                self.square.base.load(&units, len, &mut base);
+                self.square.power(&self.square.enter(&base), &self.prime)
+            }
         }
     }
 
@@ -223,53 +310,24 @@ impl Half {
     fn new_masks(&self) -> FixedBase {
         let square = &self.square;
         loop {
-            let mut candidate = zeros(square.len());
-            self.powers_of_units(&mut candidate);
-            let candidate = square.leave(&candidate); // x R^2 to x R
-            let is_one = |x: &[u64]| x == square.one();
-            if !is_one(&square.product(&candidate, &candidate))
-                && !is_one(&square.power(&candidate, &halve(&self.order)))
+            let mut unit = zeros(self.prime.len());
+            fill_below(&self.order, &mut unit);
+            let unit = square.enter(&square.residue(&add(&unit, 1), 0));
+            let candidate = square.power(&unit, &self.prime);
+            if !square.is_one(&square.product(&candidate, &candidate))
+                && !square.is_one(&square.power(&candidate, &halve(&self.order)))
             {
-                let bytes = 8 * self.order.len();
-                return FixedBase::new(square, &candidate, bytes, square.r2());
+                let bits = 64 * self.order.len();
+                return FixedBase::new(square, &candidate, bits, B::MAX_WINDOW);
             }
         }
     }
 
-    /// L(c^(p-1)) / L((1+n)^(p-1)) modulo p, L(x) = (x-1)/p, for each row.
-    fn decrypt(&self, ciphertexts: &[u64]) -> Limbs {
-        let len = self.prime.len();
-        let mut powers = zeros(ciphertexts.len() / 2);
-        for (c, power) in ciphertexts.chunks_exact(4 * len).zip(powers.chunks_exact_mut(2 * len)) {
-            power.copy_from_slice(&self.square.enter_wide(c));
-        }
-        self.square.power_all(&mut powers, &self.order);
-        let mut out = zeros(ciphertexts.len() / 4);
-        let mut quotient = zeros(len);
-        for (power, out) in powers.chunks_exact(2 * len).zip(out.chunks_exact_mut(len)) {
-            let mut x = self.square.leave(power);
-            let mut one = zeros(2 * len);
-            one[0] = 1;
-            subtract(&mut x, &one);
-            // Division without remainder is multiplication by the inverse modulo R.
-            multiply_add_to(&x[..len], &self.exact, &[], &mut quotient);
-            self.prime.multiply(&quotient, &self.scale, out);
-        }
-        out
-    }
-}
-
-impl Join {
-    fn new(a: &Modulus, b: &[u64]) -> Self {
-        let inverse = inverse(b, a.limbs()).expect("different primes are coprime");
-        Self { b: b.to_vec().into(), inverse: a.enter(&inverse) }
-    }
-
-    /// out = y + b ((x - y)/b modulo a). Any factor common to x and y stays a factor of the
-    /// result, such as the R^2 modulo p^2 that is the R of Montgomery form modulo n^2.
-    fn join(&self, a: &Modulus, x: &[u64], y: &[u64], out: &mut [u64]) {
-        let mut quotient = zeros(a.len());
-        a.subtract(&a.product(x, &self.inverse), &a.product(y, &self.inverse), &mut quotient);
-        multiply_add_to(&quotient, &self.b, y, out);
+    /// L(c^(p-1)) / L((1+n)^(p-1)) modulo p, L(x) = (x-1)/p: with x as digits 1 + x1 p it is x1.
+    /// And L((1+n)^(p-1)) = (p-1)q, which is -q modulo p.
+    fn decrypt(&self, ciphertexts: &[B::Limb]) -> Numbers<B> {
+        let power = self.square.power(&self.square.enter(ciphertexts), &self.order);
+        let digits = self.square.leave(&power, &self.square.plain_one());
+        self.product(&digits[self.square.base.limbs()..], &self.scale)
     }
 }
