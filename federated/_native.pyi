@@ -37,8 +37,9 @@ _U64 = NDArray[np.uint64]
 _I64 = NDArray[np.int64]
 
 def set_threads(count: int) -> None:
-    """Size of the thread pool for the whole process; 0 means one thread a core. Before first use.
+    """Size of the thread pool for the whole process, before first use. If never called: all cores.
 
+    0 means half the cores this process may use (affinity and cgroup limits counted), at least 1.
     ValueError if the pool already runs with another number of threads.
     """
 

@@ -201,7 +201,7 @@ listen: {listen}        # where this node listens
 address: {address}       # where partners reach it
 store: {store}
 region: {region}                   # of phone numbers without a country code, in consents
-threads: {threads}                   # 0: one a core
+threads: {threads}                   # 0: half the cores, so that two nodes fit on one machine
 
 # The tables that agreements may name. For example:
 # datasets:

@@ -2,10 +2,11 @@
 
 use crate::error::{Result, refuse};
 
-/// Sizes the pool; 0 means one thread a core. Once the pool runs, only its own size is accepted.
+/// Sizes the pool; 0 means half the cores this process may use, so that two nodes fit on one
+/// machine. Once the pool runs, only its own size is accepted.
 pub fn set_threads(count: usize) -> Result<()> {
     let count = match count {
-        0 => std::thread::available_parallelism().map_or(1, |cores| cores.get()),
+        0 => std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1)),
         count => count,
     };
     let built = rayon::ThreadPoolBuilder::new()

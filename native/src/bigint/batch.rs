@@ -38,6 +38,9 @@ pub trait Batch: Sized + Send + Sync + 'static {
     /// To at most `WIDTH` rows, which must have room for the values.
     fn store(&self, x: &[Self::Limb], rows: &mut [u64], columns: usize);
 
+    /// out = number `index` of a table, by reading all of it: which one stays secret.
+    fn choose(&self, table: &[Self::Limb], index: usize, out: &mut [Self::Limb]);
+
     /// 64-bit words that `scatter` fills for each number modulo m^2.
     fn stride(&self) -> usize;
     /// Puts numbers modulo m^2 where `starts` says, at most `WIDTH` of them, and gets them back,

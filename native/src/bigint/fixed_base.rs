@@ -14,9 +14,10 @@ const TABLE_BYTES: usize = 48 << 20;
 
 /// Entry (i, d) is base^(d * 2^(bits * i)), or base_i^d, in Montgomery form.
 ///
-/// The digits of secret exponents index this table, so whoever shares the processor's caches
-/// with this process may learn them; reading every entry each time would cost more than it
-/// saves to have a table.
+/// The digits of secret exponents index this table, so whoever shares the processor's caches with
+/// this process may learn them. An exponent serves one ciphertext and never again, and reading
+/// every entry each time would cost more than the table saves. Long-lived exponents have
+/// `Square::power`.
 pub struct FixedBase {
     /// Of a digit.
     bits: usize,

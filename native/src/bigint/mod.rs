@@ -1,7 +1,7 @@
 //! Natural numbers as little-endian slices of 64-bit limbs.
 //!
 //! What runs per row is here, in [`montgomery`] and in [`batch`]; set-up arithmetic is crypto-bigint's.
-//! All of it is constant time in the values (but for tables of powers, which say so), and owned
+//! All of it is constant time in the values (but for [`fixed_base`], which says so), and owned
 //! numbers are wiped.
 
 pub mod batch;
@@ -76,6 +76,17 @@ pub fn multiply_add_to(a: &[u64], b: &[u64], addend: &[u64], out: &mut [u64]) {
             let overflow;
             (*slot, overflow) = slot.overflowing_add(carry);
             carry = u64::from(overflow);
+        }
+    }
+}
+
+/// out = row `index` of a table, by reading all of them: which one stays secret.
+pub fn choose(table: &[u64], index: usize, out: &mut [u64]) {
+    out.fill(0);
+    for (i, row) in table.chunks_exact(out.len()).enumerate() {
+        let mask = std::hint::black_box(u64::from(i == index)).wrapping_neg();
+        for (out, limb) in out.iter_mut().zip(row) {
+            *out |= limb & mask;
         }
     }
 }
@@ -180,6 +191,16 @@ mod tests {
         assert!(!subtract(&mut difference, &[1, 0, 0]));
         assert_eq!(difference, [u64::MAX, u64::MAX, 0]);
         assert!(subtract(&mut difference, &[0, 0, 1]));
+    }
+
+    #[test]
+    fn chooses_a_row() {
+        let table = [1, 2, 3, u64::MAX, 5, 6];
+        for (i, row) in table.chunks(2).enumerate() {
+            let mut out = [7; 2];
+            choose(&table, i, &mut out);
+            assert_eq!(out, row);
+        }
     }
 
     #[test]

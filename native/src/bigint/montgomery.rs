@@ -1,9 +1,9 @@
 //! Arithmetic modulo an odd number in Montgomery form: x stands as xR, R = 2^(64 * limbs).
 
-use crate::bigint::{Limbs, below, multiply, remainder, subtract, zeros};
+use crate::bigint::{Limbs, below, choose, multiply, remainder, subtract, zeros};
 
-/// Bits of an exponent taken at a time.
-const WINDOW: usize = 5;
+/// Bits of an exponent taken at a time. All of the table is read each time.
+const WINDOW: usize = 4;
 
 pub struct Modulus {
     limbs: Limbs,
@@ -121,26 +121,30 @@ impl Modulus {
         self.product(x, &self.r2)
     }
 
-    /// x^exponent in Montgomery form, by windows of fixed length. The exponent's digits index a
-    /// table: who shares the processor's caches may learn them.
+    /// x^exponent in Montgomery form, by windows of fixed length: constant time in the exponent but
+    /// for its number of limbs.
     pub fn power(&self, x: &[u64], exponent: &[u64]) -> Limbs {
-        let mut powers = vec![self.one.clone(), x.to_vec().into()];
-        for i in 2..1 << WINDOW {
-            powers.push(self.product(&powers[i - 1], x));
+        let len = self.len();
+        let mut powers = zeros(len << WINDOW);
+        powers[..len].copy_from_slice(&self.one);
+        for i in 1..1 << WINDOW {
+            let (known, rest) = powers.split_at_mut(i * len);
+            self.multiply(&known[(i - 1) * len..], x, &mut rest[..len]);
         }
         let bit = |i: usize| match exponent.get(i / 64) {
             Some(limb) => (limb >> (i % 64)) as usize & 1,
             None => 0,
         };
         let mut result = self.one.clone();
-        let mut next = zeros(self.len());
+        let (mut factor, mut next) = (zeros(len), zeros(len));
         for window in (0..(64 * exponent.len()).div_ceil(WINDOW)).rev() {
             for _ in 0..WINDOW {
                 self.multiply(&result, &result, &mut next);
                 std::mem::swap(&mut result, &mut next);
             }
             let digit = (0..WINDOW).rev().fold(0, |digit, i| digit << 1 | bit(window * WINDOW + i));
-            self.multiply(&result, &powers[digit], &mut next);
+            choose(&powers, digit, &mut factor);
+            self.multiply(&result, &factor, &mut next);
             std::mem::swap(&mut result, &mut next);
         }
         result

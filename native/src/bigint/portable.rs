@@ -2,7 +2,7 @@
 
 use crate::bigint::batch::Batch;
 use crate::bigint::montgomery::Modulus;
-use crate::bigint::{multiply_add_to, zeros};
+use crate::bigint::{choose, multiply_add_to, zeros};
 
 impl Batch for Modulus {
     type Limb = u64;
@@ -26,6 +26,10 @@ impl Batch for Modulus {
 
     fn store(&self, x: &[u64], rows: &mut [u64], columns: usize) {
         rows.copy_from_slice(&x[..columns]);
+    }
+
+    fn choose(&self, table: &[u64], index: usize, out: &mut [u64]) {
+        choose(table, index, out);
     }
 
     fn stride(&self) -> usize {

@@ -3,8 +3,8 @@
 use crate::bigint::batch::{Batch, Numbers, zeros};
 use crate::bigint::{self, Limbs, divide, remainder};
 
-/// Bits of an exponent taken at a time.
-const WINDOW: usize = 5;
+/// Bits of an exponent taken at a time. All of the table is read each time.
+const WINDOW: usize = 4;
 
 pub struct Square<B: Batch> {
     /// Arithmetic modulo m and m^2.
@@ -138,8 +138,8 @@ impl<B: Batch> Square<B> {
         first == [1] && rest.iter().all(|limb| *limb == 0)
     }
 
-    /// x^exponent in Montgomery form, by windows of fixed length. The exponent's digits index a
-    /// table: who shares the processor's caches may learn them.
+    /// x^exponent in Montgomery form, by windows of fixed length: constant time in the exponent but
+    /// for its number of limbs.
     pub fn power(&self, x: &[B::Limb], exponent: &[u64]) -> Numbers<B> {
         let limbs = self.limbs();
         let mut powers = zeros::<B>(limbs << WINDOW);
@@ -154,14 +154,15 @@ impl<B: Batch> Square<B> {
             None => 0,
         };
         let mut result = self.one.clone();
-        let mut next = self.zeros();
+        let (mut factor, mut next) = (self.zeros(), self.zeros());
         for window in (0..(64 * exponent.len()).div_ceil(WINDOW)).rev() {
             for _ in 0..WINDOW {
                 self.base.square(&result, &mut next);
                 std::mem::swap(&mut result, &mut next);
             }
             let digit = (0..WINDOW).rev().fold(0, |digit, i| digit << 1 | bit(window * WINDOW + i));
-            self.base.multiply(&result, &powers[digit * limbs..][..limbs], &mut next);
+            self.base.choose(&powers, digit, &mut factor);
+            self.base.multiply(&result, &factor, &mut next);
             std::mem::swap(&mut result, &mut next);
         }
         result

@@ -8,6 +8,8 @@
 //! R is at least 2^8 m, which leaves room for sums: with a0, b0 < 8m and a1, b1 < 12m,
 //! (a0 b0 + qm)/R < 2m and (a0 b1 + a1 b0 + R + qm)/R + m < 3m.
 
+use std::hint::black_box;
+
 use zeroize::Zeroizing;
 
 use super::lanes::*;
@@ -370,6 +372,22 @@ fn multiply_add(a: &[Tile], b: &[Tile], addend: &[Tile], out: &mut [Tile]) {
     }
 }
 
+#[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
+fn choose(table: &[Lanes], index: usize, out: &mut [Lanes]) {
+    let len = out.len();
+    for (place, out) in tiles_mut(out).iter_mut().enumerate() {
+        let mut sum = [splat(0); TILE];
+        for (i, number) in table.chunks_exact(len).enumerate() {
+            let mask = splat(black_box(u64::from(i == index)).wrapping_neg());
+            let tile = &tiles(number)[place];
+            for k in 0..TILE {
+                sum[k] = or(sum[k], both(tile[k], mask));
+            }
+        }
+        *out = sum;
+    }
+}
+
 /// Limbs of 52 bits from rows of 64.
 #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
 fn load_rows(rows: &[u64], columns: usize, out: &mut [Lanes]) {
@@ -477,6 +495,10 @@ impl Batch for Modulus {
 
     fn store(&self, x: &[Lanes], rows: &mut [u64], columns: usize) {
         unsafe { store_rows(x, rows, columns) }
+    }
+
+    fn choose(&self, table: &[Lanes], index: usize, out: &mut [Lanes]) {
+        unsafe { choose(table, index, out) }
     }
 
     fn stride(&self) -> usize {
