@@ -66,10 +66,10 @@ impl Modulus {
         let len = m.len();
         let (a, b) = factors.unwrap_or((m, m));
         let (a, b, out) = (&a[..len], &b[..len], &mut out[..len]);
-        for i in 0..len {
+        for (i, limb) in b.iter().enumerate() {
             let (mut sum, mut carry_a) = (out[0], 0);
             if factors.is_some() {
-                (sum, carry_a) = a[0].carrying_mul_add(b[i], sum, 0);
+                (sum, carry_a) = a[0].carrying_mul_add(*limb, sum, 0);
             }
             let quotient = sum.wrapping_mul(self.negative_inverse);
             digit(i, quotient);
@@ -77,7 +77,7 @@ impl Modulus {
             for j in 1..len {
                 let mut sum = out[j];
                 if factors.is_some() {
-                    (sum, carry_a) = a[j].carrying_mul_add(b[i], sum, carry_a);
+                    (sum, carry_a) = a[j].carrying_mul_add(*limb, sum, carry_a);
                 }
                 (out[j - 1], carry_m) = quotient.carrying_mul_add(m[j], sum, carry_m);
             }
