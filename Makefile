@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 NATIVE := $(shell find native -name '*.rs' -not -path '*/target/*') native/Cargo.toml native/Cargo.lock
 
-.PHONY: install demo test lint format protos fuzz bench clean
+.PHONY: install demo test test-lanes lint format protos fuzz bench clean
 
 install: $(VENV)/.installed
 
@@ -15,6 +15,15 @@ test: $(VENV)/.installed
 	cargo test --release --manifest-path native/Cargo.toml
 	cargo test --release --manifest-path native/Cargo.toml --features emulated-lanes
 	$(BIN)/python -m pytest
+
+# The kernels in lanes on any processor (docs/adr/0091), beside the module that is in use.
+LANES := native/target/lanes
+test-lanes: $(VENV)/.installed
+	cargo build --release --manifest-path native/Cargo.toml --features emulated-lanes --target-dir $(LANES)
+	rm -rf $(LANES)/federated && cp -r federated $(LANES)
+	rm -f $(LANES)/release/lib_native.d $(LANES)/release/lib_native.rlib
+	cp $(LANES)/release/lib_native.* $(LANES)/federated/_native.abi3.so
+	PYTHONPATH=$(LANES) $(BIN)/pytest tests/native
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

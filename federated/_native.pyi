@@ -40,7 +40,7 @@ def set_threads(count: int) -> None:
     """Size of the thread pool for the whole process, before first use. If never called: all cores.
 
     0 means half the cores this process may use (affinity and cgroup limits counted), at least 1.
-    ValueError if the pool already runs with another number of threads.
+    ValueError if the pool already runs with another number of threads, unless count is 0.
     """
 
 def permutation(n: int) -> _U64:

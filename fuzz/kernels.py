@@ -1,5 +1,6 @@
 """The native kernels, given arbitrary bytes as points, strings, keys and ciphertexts."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,14 @@ def _rows(data: bytes, width: int) -> U8:
 def _words(data: bytes, width: int) -> U64:
     """Rows of `width` bytes as 64-bit limbs."""
     return np.ascontiguousarray(_rows(data, width)).view("<u8").astype(np.uint64)
+
+
+def _number(data: bytes) -> int:
+    return int.from_bytes(data, "little")
+
+
+def _numbers(rows: U64) -> list[int]:
+    return [_number(row.astype("<u8").tobytes()) for row in rows]
 
 
 def _points(_: Path) -> Target:
@@ -81,6 +90,12 @@ def _public_key(_: Path) -> Target:
         ciphertexts = public.encrypt_uniform(one)
         public.check(np.eye(1, 2 * limbs, dtype=np.uint64))
         assert ciphertexts.shape == (1, 2 * limbs)
+        # -1 modulo n^2 has full digits.
+        square = _number(data) ** 2
+        last = (square - 1).to_bytes(16 * limbs, "little")
+        row = np.frombuffer(last, "<u8").astype(np.uint64)[np.newaxis]
+        assert _numbers(public.add(row, row)) == [1]
+        assert _numbers(public.add(row, ciphertexts)) == [square - _numbers(ciphertexts)[0]]
 
     return Target(call, [PUBLIC.modulus], _REFUSALS)
 
@@ -112,15 +127,41 @@ def _ciphertexts(_: Path) -> Target:
 
 
 def _unchecked_ciphertexts(_: Path) -> Target:
-    """What is not coprime to the modulus slips past the range checks of the other functions."""
+    """Any numbers below n^2: what is not coprime to n slips past the range checks. Against Python's
+    integers."""
+    n, (p, q) = _number(PUBLIC.modulus), map(_number, SECRET.primes())
+
+    def decrypted(c: int) -> int:
+        residues = [
+            (pow(c, prime - 1, prime**2) - 1) // prime * pow(-other, -1, prime) % prime
+            for prime, other in ((p, q), (q, p))
+        ]
+        return residues[1] + q * ((residues[0] - residues[1]) * pow(q, -1, p) % p)
 
     def call(data: bytes) -> None:
         ciphertexts = _words(data, _BYTES)
         groups = np.frombuffer(data[: len(ciphertexts)], np.uint8) % np.int64(4)
         total = GroupSum(PUBLIC, 4)
         total.add(ciphertexts, groups)
-        PUBLIC.rerandomise(PUBLIC.add(ciphertexts, total.result()[groups]))
-        SECRET.decrypt(ciphertexts)
+        numbers, sums = _numbers(ciphertexts), [1] * 4
+        for number, group in zip(numbers, groups.tolist(), strict=True):
+            sums[group] = sums[group] * number % n**2
+        assert _numbers(total.result()) == sums
+        added = PUBLIC.add(ciphertexts, total.result()[groups])
+        expected = [c * sums[g] % n**2 for c, g in zip(numbers, groups.tolist(), strict=True)]
+        assert _numbers(added) == expected
+        PUBLIC.rerandomise(added)
+        coprime = [math.gcd(c, n) == 1 for c in numbers]
+        plain = _numbers(SECRET.decrypt(ciphertexts))
+        assert all(
+            m == decrypted(c) for c, m, good in zip(numbers, plain, coprime, strict=True) if good
+        )
+        try:
+            PUBLIC.check(ciphertexts)
+        except ValueError:
+            assert not all(coprime)
+        else:
+            assert all(coprime)
 
     numbers = np.eye(2, PUBLIC.bits // 64, dtype=np.uint64)
     seed = PUBLIC.encrypt(numbers).astype("<u8").tobytes()

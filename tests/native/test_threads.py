@@ -19,6 +19,7 @@ _native.set_threads(int(sys.argv[1]))
 _native.repeated(np.zeros((1, 32), np.uint8))
 print(threads() - before, len(os.sched_getaffinity(0)))
 _native.set_threads(int(sys.argv[1]))
+_native.set_threads(0)
 try:
     _native.set_threads(threads() - before + 1)
 except ValueError as error:

@@ -1,6 +1,8 @@
 //! Products of precomputed powers modulo a square, one for each digit of an exponent: powers of one
 //! base, or a product of powers of several.
 
+use std::sync::OnceLock;
+
 use rayon::prelude::*;
 use zeroize::Zeroizing;
 
@@ -8,9 +10,10 @@ use crate::bigint::batch::{Batch, Numbers};
 use crate::bigint::square::Square;
 use crate::bigint::{Limbs, zeros as words};
 
-/// A table has at most about as many bytes. A digit of one bit more halves again what it saves and
-/// doubles the table, which should stay well within the last cache.
-const TABLE_BYTES: usize = 48 << 20;
+/// What a table may have in bytes. One bit more to a digit doubles the table; what it saves is the
+/// smaller the longer digits are already. Of 2048 bits the tables for uniform exponents with digits
+/// of 10 bits fit, those for short ones with 12.
+const TABLE_BYTES: usize = 56 << 20;
 
 /// Entry (i, d) is base^(d * 2^(bits * i)), or base_i^d, in Montgomery form.
 ///
@@ -112,6 +115,38 @@ impl FixedBase {
             std::mem::swap(&mut power, &mut next);
         }
         power
+    }
+}
+
+/// Tables of random bases, for long exponents and for short ones, made at first use. (With short
+/// exponents a digit may be longer.)
+pub struct Tables {
+    short: OnceLock<FixedBase>,
+    long: OnceLock<FixedBase>,
+}
+
+/// A short exponent has at most as many bits.
+const SHORT_BITS: usize = 512;
+
+impl Tables {
+    pub fn new() -> Self {
+        Self { short: OnceLock::new(), long: OnceLock::new() }
+    }
+
+    /// The one for exponents of `bits` bits, of which none has more than `longest`; `base` draws a
+    /// base in Montgomery form.
+    pub fn get<B: Batch>(
+        &self,
+        square: &Square<B>,
+        bits: usize,
+        longest: usize,
+        base: impl FnOnce() -> Numbers<B>,
+    ) -> &FixedBase {
+        let (table, bits) = match bits <= SHORT_BITS {
+            true => (&self.short, SHORT_BITS.min(longest)),
+            false => (&self.long, longest),
+        };
+        table.get_or_init(|| FixedBase::new(square, &base(), bits, B::MAX_WINDOW))
     }
 }
 

@@ -1,10 +1,8 @@
-use std::sync::OnceLock;
-
 use rayon::prelude::*;
 use zeroize::Zeroizing;
 
 use crate::bigint::batch::{Batch, Numbers, zeros as limbs};
-use crate::bigint::fixed_base::FixedBase;
+use crate::bigint::fixed_base::{FixedBase, Tables};
 use crate::bigint::montgomery::Modulus;
 use crate::bigint::square::Square;
 use crate::bigint::{Lanes, Limbs, bit_length, coprime, fill_below, from_bytes, multiply, zeros};
@@ -24,7 +22,7 @@ pub struct PublicKey {
 pub(super) trait Kernels: Send + Sync {
     fn width(&self) -> usize;
     /// Makes the table for `encrypt`.
-    fn prepare(&self);
+    fn prepare(&self, exponent_bits: usize);
     fn encrypt(&self, plaintexts: &[u64], exponent_bits: usize, out: &mut [u64]);
     fn encrypt_uniform(&self, plaintexts: &[u64], out: &mut [u64]);
     fn add(&self, left: &[u64], right: &[u64], out: &mut [u64]);
@@ -102,7 +100,7 @@ impl PublicKey {
         let bits = exponent_length(exponent_bits, self.bits() / 2)?;
         // Not inside the pool: a thread that builds a table may meanwhile be given other work of
         // the pool, and must not find there that it has to wait for that table.
-        self.kernels.prepare();
+        self.kernels.prepare(bits);
         self.encrypt_with(plaintexts, |plaintexts, out| self.kernels.encrypt(plaintexts, bits, out))
     }
 
@@ -216,13 +214,13 @@ struct Public<B: Batch> {
     square: Square<B>,
     r4: Numbers<B>,
     /// Powers of h^n modulo n^2 for exponents of up to half the bits of n.
-    masks: OnceLock<FixedBase>,
+    masks: Tables,
 }
 
 impl<B: Batch> Public<B> {
     fn new(n: &[u64]) -> Self {
         let square = Square::new(n, 2);
-        Self { n: n.to_vec().into(), r4: square.power_of_r(4), square, masks: OnceLock::new() }
+        Self { n: n.to_vec().into(), r4: square.power_of_r(4), square, masks: Tables::new() }
     }
 
     /// r^n in Montgomery form for each row.
@@ -244,15 +242,14 @@ impl<B: Batch> Public<B> {
         self.residues(&r)
     }
 
-    fn masks(&self) -> &FixedBase {
-        self.masks.get_or_init(|| {
+    fn masks(&self, exponent_bits: usize) -> &FixedBase {
+        self.masks.get(&self.square, exponent_bits, 32 * self.n.len(), || {
             let mut x = zeros(self.n.len());
             fill_below(&self.n, &mut x);
             let x = self.square.enter(&self.square.residue(&x, 0));
             // Its power n does not depend on whether h is reduced modulo n or n^2.
             let h = self.square.product(&self.square.product(&x, &x), &self.square.minus_one());
-            let base = self.square.power(&h, &self.n);
-            FixedBase::new(&self.square, &base, 32 * self.n.len(), B::MAX_WINDOW)
+            self.square.power(&h, &self.n)
         })
     }
 
@@ -287,15 +284,16 @@ impl<B: Batch> Kernels for Public<B> {
         B::WIDTH
     }
 
-    fn prepare(&self) {
-        self.masks();
+    fn prepare(&self, exponent_bits: usize) {
+        self.masks(exponent_bits);
     }
 
     fn encrypt(&self, plaintexts: &[u64], exponent_bits: usize, out: &mut [u64]) {
         let bytes = exponent_bits.div_ceil(8);
         let mut exponents = Zeroizing::new(vec![0; plaintexts.len() / self.n.len() * bytes]);
         fill_exponents(&mut exponents, exponent_bits);
-        self.finish(plaintexts, &self.masks().powers(&self.square, &exponents, bytes), out);
+        let factors = self.masks(exponent_bits).powers(&self.square, &exponents, bytes);
+        self.finish(plaintexts, &factors, out);
     }
 
     fn encrypt_uniform(&self, plaintexts: &[u64], out: &mut [u64]) {

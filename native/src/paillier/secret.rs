@@ -1,10 +1,10 @@
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use rayon::prelude::*;
 use zeroize::Zeroizing;
 
 use crate::bigint::batch::{Batch, Numbers, zeros as limbs};
-use crate::bigint::fixed_base::FixedBase;
+use crate::bigint::fixed_base::{FixedBase, Tables};
 use crate::bigint::montgomery::Modulus;
 use crate::bigint::square::Square;
 use crate::bigint::{
@@ -28,7 +28,7 @@ pub struct SecretKey {
 /// On blocks of as many rows as the public key's kernels take.
 trait Kernels: Send + Sync {
     /// Makes the tables for `encrypt`.
-    fn prepare(&self);
+    fn prepare(&self, exponents: Exponents);
     fn encrypt(&self, plaintexts: &[u64], exponents: Exponents, out: &mut [u64]);
     fn decrypt(&self, ciphertexts: &[u64], out: &mut [u64]);
 }
@@ -122,10 +122,8 @@ impl SecretKey {
             (true, 0) => Exponents::Uniform,
             (true, _) => Exponents::Short(bits),
         };
-        if self.safe {
-            // Not inside the pool: see `PublicKey::encrypt`.
-            self.kernels.prepare();
-        }
+        // Not inside the pool: see `PublicKey::encrypt`.
+        self.kernels.prepare(exponents);
         self.public.encrypt_with(plaintexts, |plaintexts, out| {
             self.kernels.encrypt(plaintexts, exponents, out);
         })
@@ -165,7 +163,7 @@ struct Half<B: Batch> {
     /// -R/q modulo p
     scale: Numbers<B>,
     /// Powers of a generator of the n-th residues modulo p^2, only with safe primes.
-    masks: OnceLock<FixedBase>,
+    masks: Tables,
 }
 
 impl<B: Batch> Secret<B> {
@@ -190,8 +188,9 @@ impl<B: Batch> Secret<B> {
 }
 
 impl<B: Batch> Kernels for Secret<B> {
-    fn prepare(&self) {
-        rayon::join(|| self.p.masks(), || self.q.masks());
+    fn prepare(&self, exponents: Exponents) {
+        self.p.prepare(exponents);
+        self.q.prepare(exponents);
     }
 
     /// Of c modulo p^2 and q^2, as digits x0 + x1 p and y0 + y1 q, to c = c0 + c1 n:
@@ -241,7 +240,7 @@ impl<B: Batch> Half<B> {
             prime: p.to_vec().into(),
             order,
             square,
-            masks: OnceLock::new(),
+            masks: Tables::new(),
         }
     }
 
@@ -279,13 +278,13 @@ impl<B: Batch> Half<B> {
             Exponents::Uniform => {
                 let mut exponents = zeros(rows * self.order.len());
                 fill_below(&self.order, &mut exponents);
-                let bytes = 8 * self.order.len();
-                self.masks().powers(&self.square, &to_bytes(&exponents), bytes)
+                let bits = 64 * self.order.len();
+                self.masks(bits).powers(&self.square, &to_bytes(&exponents), bits / 8)
             }
             Exponents::Short(bits) => {
                 let mut exponents = Zeroizing::new(vec![0; rows * bits.div_ceil(8)]);
                 fill_exponents(&mut exponents, bits);
-                self.masks().powers(&self.square, &exponents, bits.div_ceil(8))
+                self.masks(bits).powers(&self.square, &exponents, bits.div_ceil(8))
             }
             Exponents::Units => {
                 let len = self.prime.len();
@@ -301,13 +300,21 @@ impl<B: Batch> Half<B> {
         }
     }
 
-    fn masks(&self) -> &FixedBase {
-        self.masks.get_or_init(|| self.new_masks())
+    fn prepare(&self, exponents: Exponents) {
+        match exponents {
+            Exponents::Uniform => self.masks(64 * self.order.len()),
+            Exponents::Short(bits) => self.masks(bits),
+            Exponents::Units => return,
+        };
     }
 
-    /// A table for a generator of the subgroup of order p-1 = 2p'. It is a p-th power, so its
-    /// order divides p-1; p' is prime, so powers 2 and p' other than 1 make it p-1.
-    fn new_masks(&self) -> FixedBase {
+    fn masks(&self, bits: usize) -> &FixedBase {
+        self.masks.get(&self.square, bits, 64 * self.order.len(), || self.generator())
+    }
+
+    /// A generator of the subgroup of order p-1 = 2p'. It is a p-th power, so its order divides
+    /// p-1; p' is prime, so powers 2 and p' other than 1 make it p-1.
+    fn generator(&self) -> Numbers<B> {
         let square = &self.square;
         loop {
             let mut unit = zeros(self.prime.len());
@@ -317,8 +324,7 @@ impl<B: Batch> Half<B> {
             if !square.is_one(&square.product(&candidate, &candidate))
                 && !square.is_one(&square.power(&candidate, &halve(&self.order)))
             {
-                let bits = 64 * self.order.len();
-                return FixedBase::new(square, &candidate, bits, B::MAX_WINDOW);
+                return candidate;
             }
         }
     }
