@@ -7,6 +7,7 @@ and when, and nothing else. Tombstones also lie in a file outside the store: whe
 store is restored, the people erased since are erased again.
 """
 
+import hmac
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import Any, Self
 import pandas as pd
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
-from compliance.batch import BATCH, U8, as_bytes, fetch, fetch_in, from_bytes, joined, joined_rows
+from compliance.batch import BATCH, U8, as_bytes, fetch, fetch_in, from_bytes, joined_rows
 from compliance.canonical import canonical
 from compliance.consent import (
     consent_leaves,
@@ -72,8 +73,7 @@ class Tombstone:
             "lookup_keys": self.lookup_keys,
             "tombstone": self.tombstone.hex(),
         }
-        texts = joined([canonical(said).decode()])
-        return _native.hmac_sha256_each(from_bytes([self.salt], 32), *texts).tobytes().hex()
+        return hmac.digest(self.salt, canonical(said), "sha256").hex()
 
 
 @dataclass(frozen=True)
