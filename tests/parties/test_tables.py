@@ -128,6 +128,16 @@ def test_only_consenting_applicants_are_asked_for(lasting: Nodes) -> None:
     assert report["rows"]["duplicates"] == 1
 
 
+def test_nobody_may_be_found(lasting: Nodes) -> None:
+    bank, _ = lasting
+    named = people(bank, list(phones(10, 12)))
+    report = run(bank, "lookup", people=named)
+    assert Path(report["result_file"]).read_text() == "phone,spend\n"
+    assert report["result"] == {"asked": 2, "found": 0, "partner_size": 115}
+    report = run(bank, "score", scorecard=card(bank), people=named)
+    assert Path(report["result_file"]).read_text() == "phone,score\n"
+
+
 def test_a_receipt_names_everybody_in_the_table(lasting: Nodes) -> None:
     bank, shop = lasting
     watch = Watch(shop)
