@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from compliance import document
+from compliance import document, lifecycle
 from compliance.agreement import Agreement, Job, disclosure, permits
 from compliance.canonical import canonical, parse
+from compliance.signing import Envelope, SigningKey
 from federated.risk.scorecard import Scorecard, from_optbinning, from_scorecardpy, weigh
 from fuzz.target import Setup, Target
 from parties import jobs, scorecards, tables
@@ -239,7 +240,23 @@ def _config(folder: Path) -> Target:
 
 _TEXT = (*Target.refusals, UnicodeDecodeError)
 
+
+def _agreement_notice(_: Path) -> Target:
+    """What a partner declares about an agreement."""
+    said = {"agreement": "credit-offers", "number": 1, "party": "shop", "reason": "a complaint"}
+    said |= {"step": "suspended", "time": "2026-11-23T12:00:00Z"}
+    seed = Envelope(lifecycle.PAYLOAD_TYPE, canonical(said)).sign(SigningKey.generate())
+
+    def check(data: bytes) -> None:
+        notice = lifecycle._read(Envelope.from_json(data))
+        assert notice.envelope.to_json() == data
+        assert str(notice).isprintable()
+
+    return Target(check, [seed.to_json()])
+
+
 TARGETS: dict[str, Setup] = {
+    "agreement-notice": _agreement_notice,
     "canonical-json": _canonical_json,
     "yaml-document": _yaml_document,
     "agreement-yaml": _agreement_yaml,
