@@ -31,24 +31,26 @@ fn transpose<const WORDS: usize>(numbers: &[[u64; WORDS]; LANES]) -> [Lanes; WOR
 /// From ten columns of products (limb k counts 2^52k) to five.
 ///
 /// The columns of a product, in units of 2^52 and rounded up, have at most
-/// [1, 3, 5, 7, 9, 7.1, 5.1, 3.1, 1.1, 0.01]. Columns 5 to 9 count 2^260 = 608 modulo p; the first
-/// two are carried, so that 608 times each fits 64 bits. The result has at most
-/// [609, 611, 1872, 659, 16].
+/// [1, 3, 5, 7, 9, 7.1, 5.1, 3.1, 1.1, 0.01]. Columns 5 to 9 count 2^260 = 608 modulo p; they are
+/// carried first, so that each is a factor. The result has at most [2.1, 4.1, 6.1, 8.1, 10.1].
 #[inline]
 #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
 fn fold(mut columns: [Lanes; 10]) -> Product {
-    for k in 5..7 {
+    for k in 5..9 {
         columns[k + 1] = plus(columns[k + 1], right::<BITS>(columns[k]));
-        columns[k] = and(columns[k], LIMB);
     }
-    let [c0, c1, c2, c3, c4, c5, c6, c7, c8, c9] = columns;
-    Product([
-        plus(c0, multiply(c5, 608)),
-        plus(c1, multiply(c6, 608)),
-        plus(c2, multiply(c7, 608)),
-        plus(c3, multiply(c8, 608)),
-        plus(c4, multiply(c9, 608)),
-    ])
+    let factor = splat(608);
+    for k in 0..5 {
+        columns[k] = low(columns[k], columns[k + 5], factor);
+    }
+    for k in 0..4 {
+        columns[k + 1] = high(columns[k + 1], columns[k + 5], factor);
+    }
+    // What the last one leaves at 2^260 is below 16.
+    let past_top = high(splat(0), columns[9], factor);
+    columns[0] = low(columns[0], past_top, factor);
+    let [c0, c1, c2, c3, c4, ..] = columns;
+    Product([c0, c1, c2, c3, c4])
 }
 
 /// Limbs below 2^64 - 2^22 that count whole, to a factor.
@@ -324,6 +326,6 @@ impl Fixed {
             }
         }
         let [c0, c1, c2, c3, c4, c5] = columns;
-        Product([plus(c0, multiply(c5, 608)), c1, c2, c3, c4])
+        Product([low(c0, c5, splat(608)), high(c1, c5, splat(608)), c2, c3, c4])
     }
 }
