@@ -31,6 +31,19 @@ def joined(strings: Strings) -> tuple[U8, U64]:
     return np.frombuffer(data, np.uint8)[ends[0] : ends[-1]], (ends - ends[0]).astype(np.uint64)
 
 
+def lines(text: bytes) -> tuple[U8, U64]:
+    """Lines, the last without a newline, as the kernels take them with a gap of one byte."""
+    data = np.frombuffer(text + b"\n", np.uint8)
+    return data, np.append(0, np.flatnonzero(data == ord("\n")) + 1).astype(np.uint64)
+
+
+def joined_bytes(values: Sequence[bytes]) -> tuple[U8, U64]:
+    """Byte strings as the kernels take them."""
+    offsets = np.zeros(len(values) + 1, np.uint64)
+    np.cumsum(np.fromiter(map(len, values), np.uint64, len(values)), out=offsets[1:])
+    return np.frombuffer(b"".join(values), np.uint8), offsets
+
+
 def joined_rows(rows: U8) -> tuple[U8, U64]:
     """The rows of a uint8 (n, k) array, as the kernels take them."""
     count, width = rows.shape

@@ -28,7 +28,7 @@ from compliance import merkle
 from compliance.batch import joined_bytes
 from compliance.canonical import canonical, timestamp
 from compliance.errors import LogDamaged, NotInLog
-from compliance.merkle import Frontier, NodeReader, Range
+from compliance.merkle import HASH_BYTES, Frontier, NodeReader, Range
 from compliance.note import Checkpoint, Signature, VerifierKey, sign
 from compliance.proof import Proof
 from compliance.signing import SigningKey
@@ -43,7 +43,7 @@ log_entries = Table(
     metadata,
     Column("index", Integer64, primary_key=True, autoincrement=False),
     Column("leaf", LargeBinary, nullable=False),
-    Column("leaf_hash", LargeBinary, nullable=False),
+    Column("leaf_hash", LargeBinary(HASH_BYTES), nullable=False),
     Column("type", String, nullable=False),
     Column("time", String, nullable=False),
     Column("run", String, index=True),
@@ -55,7 +55,7 @@ log_nodes = Table(
     metadata,
     Column("level", Integer64, primary_key=True, autoincrement=False),
     Column("index", Integer64, primary_key=True, autoincrement=False),
-    Column("hash", LargeBinary, nullable=False),
+    Column("hash", LargeBinary(HASH_BYTES), nullable=False),
     sqlite_with_rowid=False,
 )
 
@@ -281,21 +281,25 @@ def subtree_proof(conn: Connection, root: bytes, index: int) -> tuple[int, list[
             f"The sub-tree has no leaf {index}.", "Check its root and the leaf's number."
         )
     proof = [
-        merkle.root(subtree_range(conn, root, start, stop))
+        subtree_root(conn, root, start, stop)
         for start, stop in merkle.inclusion_ranges(index, size)
     ]
     return size, proof
 
 
-def subtree_range(conn: Connection, root: bytes, start: int, stop: int) -> Iterator[bytes]:
-    """The leaves [start, stop) of a sub-tree in order, fetched a page at a time."""
+def subtree_root(conn: Connection, root: bytes, start: int, stop: int) -> bytes:
+    """The root over the stored leaves [start, stop) of a sub-tree, read a page at a time."""
     table = subtree_leaves.c
+    frontier = Frontier()
     for first in range(start, stop, PAGE):
-        yield from conn.execute(
+        page = (
             select(table.leaf)
             .where(table.root == root, table.index >= first, table.index < min(first + PAGE, stop))
             .order_by(table.index)
-        ).scalars()
+        )
+        leaves = [leaf if isinstance(leaf, bytes) else b"" for (leaf,) in conn.execute(page)]
+        frontier.extend(_native.leaf_hashes(*joined_bytes(leaves)))
+    return frontier.root()
 
 
 def tree_size(conn: Connection) -> int:

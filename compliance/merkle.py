@@ -9,10 +9,16 @@ a range of leaves [start, stop), which is a few complete subtrees side by side.
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 
+import numpy as np
+from numpy.typing import NDArray
+
 from compliance.errors import InvalidProof
+from federated import _native
 
 HASH_BYTES = 32
 EMPTY_ROOT = sha256(b"").digest()
+
+U8 = NDArray[np.uint8]
 
 NodeReader = Callable[[int, int], bytes]
 """The hash of the complete subtree (level, index)."""
@@ -48,6 +54,29 @@ class Frontier:
             completed.append((level, index, subtree))
         self.peaks.append(subtree)
         self.size += 1
+        return completed
+
+    def extend(self, leaves: U8) -> list[tuple[int, int, U8]]:
+        """Add many leaves by their hashes, uint8 (n, 32).
+
+        Returns the subtrees this completes, from the lowest level up, as (level, index of the
+        first, uint8 (m, 32)).
+        """
+        completed = []
+        level, start, row = 0, self.size, leaves
+        peaks = []  # the new ones, from the lowest level up
+        self.size += len(leaves)
+        while len(row):
+            if start & 1:
+                row = np.vstack([np.frombuffer(self.peaks.pop(), np.uint8), row])
+                start -= 1
+            if len(row) & 1:
+                peaks.append(row[-1].tobytes())
+            row = _native.parent_hashes(row)
+            level, start = level + 1, start >> 1
+            if len(row):
+                completed.append((level, start, row))
+        self.peaks += reversed(peaks)
         return completed
 
     def root(self) -> bytes:

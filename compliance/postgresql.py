@@ -6,7 +6,25 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
-from sqlalchemy import URL, Column, Connection, Engine, Table, create_engine, event
+from sqlalchemy import (
+    URL,
+    Column,
+    ColumnElement,
+    Connection,
+    Engine,
+    LargeBinary,
+    Table,
+    Text,
+    and_,
+    cast,
+    create_engine,
+    event,
+    func,
+    literal_column,
+    select,
+    true,
+)
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from compliance.errors import (
     StoreDamaged,
@@ -62,6 +80,35 @@ def scrub(engine: Engine, tables: Sequence[str]) -> None:
                 connection.execute(sql.SQL("VACUUM {}").format(sql.Identifier(name)))
         finally:
             connection.autocommit = False
+
+
+def packed(
+    conn: Connection,
+    columns: Sequence[ColumnElement[Any]],
+    where: ColumnElement[bool],
+    by: Sequence[ColumnElement[Any]],
+) -> tuple[int, list[bytes]] | None:
+    """As `store.packed`."""
+    values: list[ColumnElement[Any]] = []
+    sound: list[ColumnElement[bool]] = [true()]
+    for column in columns:
+        kind, width = column.type.python_type, getattr(column.type, "length", None)
+        if kind is bytes:
+            sound += [func.length(column) == width] if width else []
+            gap: ColumnElement[bytes] = literal_column("''::bytea" if width else r"'\x0a'::bytea")
+            values.append(func.string_agg(column, _ordered(gap, by), type_=LargeBinary))
+        else:
+            value = func.coalesce(cast(column, Text), literal_column("''"))
+            text = func.string_agg(value, _ordered(literal_column("chr(10)"), by))
+            values.append(func.convert_to(text, literal_column("'UTF8'"), type_=LargeBinary))
+    query = select(func.count(), func.bool_and(and_(*sound)), *values).where(where)
+    count, right, *found = conn.execute(query).one()
+    return (count, [value or b"" for value in found]) if right is not False else None
+
+
+def _ordered(gap: ColumnElement[Any], by: Sequence[ColumnElement[Any]]) -> ColumnElement[Any]:
+    """The last argument of an aggregate, with the order in which it takes the rows."""
+    return aggregate_order_by(gap, *by) if by else gap
 
 
 def mistyped(conn: Connection, table: Table) -> Iterator[tuple[Column[Any], int]]:

@@ -11,15 +11,22 @@ from urllib.parse import unquote
 from sqlalchemy import (
     URL,
     Column,
+    ColumnElement,
     Connection,
     Engine,
+    LargeBinary,
     Table,
+    and_,
+    cast,
     create_engine,
     event,
     func,
     insert,
+    literal_column,
     select,
+    true,
 )
+from sqlalchemy.exc import DataError
 
 from compliance.errors import (
     NotAStore,
@@ -79,6 +86,39 @@ def scrub(engine: Engine, _: Sequence[str]) -> None:
     """Empties the write-ahead log, once nobody reads from it."""
     with closing(engine.raw_connection()) as conn:
         conn.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def packed(
+    conn: Connection,
+    columns: Sequence[ColumnElement[Any]],
+    where: ColumnElement[bool],
+    by: Sequence[ColumnElement[Any]],
+) -> tuple[int, list[bytes]] | None:
+    """As `store.packed`."""
+    newline: ColumnElement[str] = literal_column("char(10)")
+    no_text: ColumnElement[str] = literal_column("''")
+    no_bytes: ColumnElement[bytes] = literal_column("x''")
+    values: list[ColumnElement[Any]] = []
+    sound: list[ColumnElement[bool]] = [true()]
+    for column in columns:
+        kind, width = column.type.python_type, getattr(column.type, "length", None)
+        gap = no_text if kind is bytes and width else newline
+        # In the order of types, numbers come first, then text, then bytes.
+        if kind is bytes:
+            sound.append(column >= no_bytes)
+            sound += [func.length(column) == width] if width else []
+        elif kind is str:
+            sound.append(column.is_(None) | ((column >= no_text) & (column < no_bytes)))
+        else:
+            sound.append(column < no_text)
+        value = func.coalesce(column, no_text) if getattr(column, "nullable", False) else column
+        values.append(cast(func.group_concat(value, gap), LargeBinary))
+    query = select(func.count(), func.sum(and_(*sound)), *values).where(where)
+    try:
+        count, right, *found = conn.execute(query).one()
+    except DataError:  # larger than the largest value there is
+        return None
+    return (count, [value or b"" for value in found]) if (right or 0) == count else None
 
 
 def mistyped(conn: Connection, table: Table) -> Iterator[tuple[Column[Any], int]]:

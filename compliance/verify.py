@@ -5,14 +5,27 @@ anew from them; columns and stored hashes are only compared. Whatever differs is
 raised, so that one changed byte does not hide another. A page of rows is held at a time.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Executable, and_, func, not_, or_, select
+import numpy as np
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Executable,
+    and_,
+    func,
+    not_,
+    or_,
+    select,
+    type_coerce,
+)
+from sqlalchemy.types import NullType
 
 from compliance import merkle
+from compliance.batch import U8, from_bytes, joined, joined_bytes, lines
 from compliance.canonical import parse
 from compliance.errors import (
     InvalidSignature,
@@ -22,21 +35,26 @@ from compliance.errors import (
     UnverifiedNote,
 )
 from compliance.log import (
-    PAGE,
     Entry,
     checkpoints,
     cosignatures,
     log_entries,
     log_nodes,
     subtree_leaves,
-    subtree_range,
+    subtree_root,
     tree_root,
     tree_size,
 )
-from compliance.merkle import Frontier
+from compliance.merkle import HASH_BYTES, Frontier
 from compliance.note import Checkpoint, Signature, VerifierKey
+from compliance.store import packed
+from federated import _native
 
 MAX_FINDINGS = 1000
+PAGE = 4096  # rows held at a time
+
+_NAMES = ("type", "time", "run")  # the members of an entry that are columns as well
+_COLUMNS = [log_entries.c[name] for name in ("leaf", "leaf_hash", *_NAMES)]
 
 
 @dataclass
@@ -65,6 +83,12 @@ class LogReport:
         else:
             self.unlisted += 1
 
+    def take_over(self, other: "LogReport") -> None:
+        """List another's findings after one's own."""
+        listed = other.findings[: MAX_FINDINGS - len(self.findings)]
+        self.findings += listed
+        self.unlisted += other.unlisted + len(other.findings) - len(listed)
+
 
 def verify_log(
     conn: Connection, log: VerifierKey, witnesses: Iterable[VerifierKey] = ()
@@ -74,46 +98,123 @@ def verify_log(
     Raises nothing for what it finds; E707 if the database itself cannot be read.
     """
     report = LogReport(size=tree_size(conn))
-    _Tree(conn, report).check()
-    _check_checkpoints(conn, report, log)
+    _Tree(conn, report, log).check()
     _check_cosignatures(conn, report, tuple(witnesses))
     return report
 
 
 class _Tree:
-    """Entries, stored hashes and sub-trees."""
+    """Entries, stored hashes, sub-trees, and what checkpoints say of them."""
 
-    def __init__(self, conn: Connection, report: LogReport) -> None:
+    def __init__(self, conn: Connection, report: LogReport, log: VerifierKey) -> None:
         self.conn = conn
         self.report = report
+        self.log = log
         self.frontier = Frontier()
+        self.previous = -1  # the number of the entry before
         # Subtrees that differ, until their parent has been compared: only the lowest is reported.
         self.differing: set[tuple[int, int]] = set()
+        # What is stored in their place: a checkpoint is not blamed for what a node is blamed for.
+        self.stored: dict[tuple[int, int], object] = {}
         self.subtree_roots: set[bytes] = set()
+        self.later = LogReport()  # findings to come after those on the entries
 
     def check(self) -> None:
-        previous = -1
-        for page in _pages(self.conn, select(log_entries).order_by(log_entries.c.index)):
-            completed = defaultdict(list)
-            for row in page:
-                entry = Entry(*row)
-                leaf_hash = merkle.leaf_hash(_bytes(entry.leaf))
-                if entry.index == self.frontier.size:
-                    if leaf_hash != entry.leaf_hash:
-                        self.differing.add((0, entry.index))
-                    for level, index, subtree in self.frontier.append(leaf_hash):
-                        completed[level].append((index, subtree))
-                elif entry.index != previous + 1:  # the tree cannot be built past a gap
-                    self.report.add(f"entry {entry.index}", "what comes before it is missing")
-                previous = entry.index
-                self._check_entry(entry, leaf_hash)
-            for level in sorted(completed):
-                self._compare(level, completed[level])
+        self._check_checkpoints(checkpoints.c.size <= 0)
+        for page in _rows(self.conn, log_entries.c.index < 0):
+            self._check_page(page)
+        while self._whole_page() or self._any_page():
+            pass
         self._check_strays()
+        self._check_checkpoints(checkpoints.c.size > self.frontier.size)
+        self.report.take_over(self.later)
 
-    def _check_entry(self, entry: Entry, leaf_hash: bytes) -> None:
+    def _whole_page(self) -> bool:
+        """Take the next page of entries if all in it is plainly right."""
+        first = self.frontier.size
+        index = log_entries.c.index
+        if self.previous >= first:
+            return False  # past a gap
+        found = packed(self.conn, _COLUMNS, index.between(first, first + PAGE - 1), [index])
+        count = min(self.report.size - first, PAGE)
+        if not count or found is None or found[0] != count:
+            return False
+        leaf, leaf_hash, *columns = found[1]
+        data, offsets = lines(leaf)
+        texts = [(name, *lines(column)) for name, column in zip(_NAMES, columns, strict=True)]
+        # With a newline in a value there would be more lines than rows.
+        if any(len(ends) != count + 1 for ends in (offsets, *(ends for _, _, ends in texts))):
+            return False
+        if not _native.plain_entries(data, offsets, texts, "subtree", 1).all():
+            return False
+        hashes = _native.leaf_hashes(data, offsets, 1)
+        if hashes.tobytes() != leaf_hash:
+            return False
+        self._build(hashes)
+        self.previous = first + count - 1
+        return True
+
+    def _any_page(self) -> bool:
+        """Take the next page of entries, whatever it holds; False at the end."""
+        page = next(_rows(self.conn, log_entries.c.index > self.previous), None)
+        if page is not None:
+            self._check_page(page)
+        return page is not None
+
+    def _check_page(self, rows: Sequence[Any]) -> None:
+        """Hash and compare entries, and look closer at each that is not plainly right."""
+        index, leaf, leaf_hash, *columns = zip(*rows, strict=True)
+        data, offsets = joined_bytes(list(map(_bytes, leaf)))
+        hashes = _native.leaf_hashes(data, offsets)
+        differs = (hashes != _hashes(leaf_hash)).any(axis=1)
+        named = zip(_NAMES, columns, strict=True)
+        texts = [(name, *joined(list(map(_text, column)))) for name, column in named]
+        plain = _native.plain_entries(data, offsets, texts, "subtree")
+
+        # The tree cannot be built past a gap; before its first entry stands what has no place.
+        place = np.array(index, np.int64)
+        first = int(np.searchsorted(place, self.frontier.size))
+        follows = place[first:] == self.frontier.size + np.arange(len(place) - first)
+        stop = first + int(follows.argmin() if not follows.all() else len(follows))
+        gap = place != np.append(self.previous, place[:-1]) + 1
+        gap[first:stop] = False
+        self.previous = index[-1]
+
+        for at in map(int, np.flatnonzero(differs[first:stop]) + first):
+            self.differing.add((0, index[at]))
+            self.stored[0, index[at]] = leaf_hash[at]
+        for at in map(int, np.flatnonzero(differs | ~plain | gap)):
+            if gap[at]:
+                self.report.add(f"entry {index[at]}", "what comes before it is missing")
+            self._check_entry(Entry(*rows[at]), differs=bool(differs[at]))
+        self._build(hashes[first:stop])
+
+    def _build(self, hashes: U8) -> None:
+        """Add leaves to the tree, compare the subtrees this completes and the roots signed."""
+        size = self.frontier.size
+        known = dict(zip(merkle.subtrees(0, size), self.frontier.peaks, strict=True))
+        rows = {0: (size, hashes)}
+        for level, first, completed in self.frontier.extend(hashes):
+            rows[level] = (first, completed)
+            self._compare(level, first, completed)
+
+        def node(level: int, index: int) -> bytes:
+            if (level, index) in self.stored:
+                return _bytes(self.stored[level, index])
+            if (level, index) in known:
+                return known[level, index]
+            first, completed = rows[level]
+            return bytes(completed[index - first])
+
+        between = (checkpoints.c.size > size) & (checkpoints.c.size <= self.frontier.size)
+        self._check_checkpoints(between, lambda size: merkle.range_root(0, size, node))
+        if self.stored:
+            peaks = merkle.subtrees(0, self.frontier.size)
+            self.stored = {peak: self.stored[peak] for peak in peaks if peak in self.stored}
+
+    def _check_entry(self, entry: Entry, *, differs: bool) -> None:
         name = f"entry {entry.index}"
-        if leaf_hash != entry.leaf_hash:
+        if differs:
             self.report.add(name, "leaf hash differs")
         try:
             body = parse(_bytes(entry.leaf))
@@ -122,27 +223,44 @@ class _Tree:
         if not isinstance(body, dict):
             self.report.add(name, "not a JSON object in canonical form")
             return
-        for column in ("type", "time", "run"):
+        for column in _NAMES:
             if body.get(column) != getattr(entry, column):
                 self.report.add(name, f"column {column} differs from the entry")
         if "subtree" in body:
             self._check_subtree(name, body["subtree"])
 
-    def _compare(self, level: int, built: list[tuple[int, bytes]]) -> None:
+    def _compare(self, level: int, first: int, built: U8) -> None:
         """Compare adjacent subtrees of a level with the stored hashes."""
+        last = first + len(built) - 1
         nodes = log_nodes.c
-        between = nodes.index.between(built[0][0], built[-1][0])
-        query = select(nodes.index, nodes.hash).where(nodes.level == level, between)
-        stored = dict(self.conn.execute(query).all())
-        for index, subtree in built:
+        where = (nodes.level == level) & nodes.index.between(first, last)
+        found = packed(self.conn, [nodes.hash], where, [nodes.index])
+        if found != (len(built), [built.tobytes()]):
+            self._compare_each(level, first, built, where)
+        if self.differing:
+            self.differing = {
+                (below, index)
+                for below, index in self.differing
+                if not (below == level - 1 and first <= index >> 1 <= last)
+            }
+
+    def _compare_each(self, level: int, first: int, built: U8, where: ColumnElement[bool]) -> None:
+        query = select(*map(_as_it_is, (log_nodes.c.index, log_nodes.c.hash))).where(where)
+        stored, present = np.zeros_like(built), np.zeros(len(built), np.bool_)
+        values: dict[int, object] = {}
+        for index, value in self.conn.execute(query):
+            if isinstance(index, int):
+                stored[index - first], present[index - first] = _hashes([value]), True
+                values[index - first] = value
+        for offset in np.flatnonzero((stored != built).any(axis=1)):
+            index = first + int(offset)
+            self.stored[level, index] = values.get(int(offset))
             children = {(level - 1, 2 * index), (level - 1, 2 * index + 1)}
-            if stored.get(index) != subtree:
-                if not children & self.differing:
-                    first, last = index << level, ((index + 1) << level) - 1
-                    problem = "hash differs" if index in stored else "missing"
-                    self.report.add(f"node {level}/{index} (entries {first} to {last})", problem)
-                self.differing.add((level, index))
-            self.differing -= children
+            if not children & self.differing:
+                begin, end = index << level, ((index + 1) << level) - 1
+                problem = "hash differs" if present[offset] else "missing"
+                self.report.add(f"node {level}/{index} (entries {begin} to {end})", problem)
+            self.differing.add((level, index))
 
     def _check_subtree(self, name: str, subtree: Any) -> None:
         try:
@@ -161,7 +279,7 @@ class _Tree:
         ).one()
         if (stored, first, last) != whole:
             self.report.add(name, f"its sub-tree has {stored} leaves instead of {size}")
-        elif merkle.root(map(_bytes, subtree_range(self.conn, root, 0, size))) != root:
+        elif subtree_root(self.conn, root, 0, size) != root:
             self.report.add(name, "the leaves of its sub-tree differ")
 
     def _check_strays(self) -> None:
@@ -180,36 +298,40 @@ class _Tree:
             if root not in self.subtree_roots:
                 self.report.add(f"sub-tree {_bytes(root).hex()}", "no entry commits to it")
 
+    def _check_checkpoints(
+        self, which: ColumnElement[bool], root_of: Callable[[int], bytes] | None = None
+    ) -> None:
+        """Check some of the checkpoints, given the root of the tree of each size.
 
-def _check_checkpoints(conn: Connection, report: LogReport, log: VerifierKey) -> None:
-    for page in _pages(conn, select(checkpoints).order_by(checkpoints.c.size)):
-        for size, root, note in page:
-            report.checkpoints += 1
-            problem = _checkpoint_problem(conn, report.size, log, (size, root, _bytes(note)))
-            if problem:
-                report.add(f"checkpoint {size}", problem)
+        The stored hashes serve where none can be built.
+        """
+        query = select(checkpoints).where(which).order_by(checkpoints.c.size)
+        for page in _pages(self.conn, query):
+            for size, root, note in page:
+                self.report.checkpoints += 1
+                problem = self._checkpoint_problem(size, root, _bytes(note), root_of)
+                if problem:
+                    self.later.add(f"checkpoint {size}", problem)
 
-
-def _checkpoint_problem(
-    conn: Connection, entries: int, log: VerifierKey, row: tuple[int, bytes, bytes]
-) -> str | None:
-    size, root, note = row
-    try:
-        checkpoint = Checkpoint.parse(note)
-        checkpoint.verify(log)
-    except MalformedNote:
-        return "malformed"
-    except UnverifiedNote:
-        return "not signed by the log"
-    if (checkpoint.size, checkpoint.root) != (size, root):
-        return "its columns differ from what is signed"
-    if size > entries:
-        return f"the log has only {entries} entries"
-    try:  # the stored hashes serve here: they have been compared with the entries
-        same = tree_root(conn, size) == root
-    except (LogDamaged, TypeError):  # a hash is missing, or not even bytes
-        same = False
-    return None if same else "its root differs from the entries"
+    def _checkpoint_problem(
+        self, size: int, root: bytes, note: bytes, root_of: Callable[[int], bytes] | None
+    ) -> str | None:
+        try:
+            checkpoint = Checkpoint.parse(note)
+            checkpoint.verify(self.log)
+        except MalformedNote:
+            return "malformed"
+        except UnverifiedNote:
+            return "not signed by the log"
+        if (checkpoint.size, checkpoint.root) != (size, root):
+            return "its columns differ from what is signed"
+        if size > self.report.size:
+            return f"the log has only {self.report.size} entries"
+        try:
+            same = (root_of(size) if root_of else tree_root(self.conn, size)) == root
+        except (LogDamaged, TypeError):  # a hash is missing, or not even bytes
+            same = False
+        return None if same else "its root differs from the entries"
 
 
 def _check_cosignatures(
@@ -246,6 +368,21 @@ def _cosignature_problem(
     return None
 
 
+def _rows(conn: Connection, where: ColumnElement[bool]) -> Iterator[Sequence[Any]]:
+    """Rows of the log by their numbers, each as the database holds it, a page at a time."""
+    index = log_entries.c.index
+    columns = (index, *_COLUMNS)
+    query = select(*map(_as_it_is, columns)).order_by(index)
+    while page := conn.execute(query.where(where).limit(PAGE)).all():
+        yield page
+        where = index > page[-1][0]
+
+
+def _as_it_is(column: Column[Any]) -> ColumnElement[Any]:
+    """A column's values, unconverted: SQLite's hold any type."""
+    return type_coerce(column, NullType()).label(column.name)
+
+
 def _pages(conn: Connection, query: Executable) -> Iterator[Sequence[Any]]:
     return conn.execute(query.execution_options(yield_per=PAGE)).partitions()
 
@@ -253,3 +390,19 @@ def _pages(conn: Connection, query: Executable) -> Iterator[Sequence[Any]]:
 def _bytes(value: object) -> bytes:
     """SQLite columns hold any type; what is not bytes is no entry, hash or note."""
     return value if isinstance(value, bytes) else b""
+
+
+def _text(value: object) -> str:
+    """A column's text, "" for none, and what no plain entry says for anything else."""
+    return "" if value is None else value if isinstance(value, str) and value else "\0"
+
+
+def _hashes(values: Sequence[object]) -> U8:
+    """uint8 (n, 32); what is no hash becomes one that nothing has."""
+    return from_bytes(
+        [
+            value if isinstance(value, bytes) and len(value) == HASH_BYTES else bytes(HASH_BYTES)
+            for value in values
+        ],
+        HASH_BYTES,
+    )

@@ -7,6 +7,7 @@ Every function releases the GIL and uses the thread pool. ValueError means malfo
 TypeError an array of another dtype or dimension. A process that has used the pool must not fork.
 """
 
+from collections.abc import Sequence
 from typing import Self, final
 
 import numpy as np
@@ -23,9 +24,12 @@ __all__ = [
     "hash_to_curve",
     "hmac_sha256",
     "hmac_sha256_each",
+    "leaf_hashes",
     "merkle_root",
     "multiply",
+    "parent_hashes",
     "permutation",
+    "plain_entries",
     "repeated",
     "seal",
     "set_threads",
@@ -57,6 +61,34 @@ def hmac_sha256_each(keys: _U8, data: bytes | _U8, offsets: _U64) -> _U8:
 
 def merkle_root(data: bytes | _U8, offsets: _U64) -> bytes:
     """RFC 6962 tree head over the strings as leaves (32 bytes)."""
+
+def leaf_hashes(data: bytes | _U8, offsets: _U64, gap: int = 0) -> _U8:
+    """The hash of every string as a leaf of an RFC 6962 tree: uint8 (n, 32).
+
+    gap: bytes after each string that do not belong to it, such as a newline.
+    """
+
+def parent_hashes(children: _U8) -> _U8:
+    """The nodes above neighbours of an RFC 6962 tree, uint8 (n, 32): uint8 (n // 2, 32).
+
+    An odd last one is left alone.
+    """
+
+def plain_entries(
+    data: bytes | _U8,
+    offsets: _U64,
+    columns: Sequence[tuple[str, bytes | _U8, _U64]],
+    apart: str,
+    gap: int = 0,
+) -> NDArray[np.bool_]:
+    """Which strings are plainly JSON objects in canonical form (RFC 8785) that say what columns do.
+
+    columns: name, data and offsets of as many values; an object must have the value, a string,
+    under the name, and no such member where the value is empty. None may have a member `apart`.
+    Yes is always true. No is also said of what takes more than a glance: escapes, names that are
+    not ASCII, numbers other than integers of at most 15 digits, more than 16 levels. gap: as for
+    `leaf_hashes`, in the columns too.
+    """
 
 # Curve25519
 

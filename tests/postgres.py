@@ -27,6 +27,7 @@ class Server:
         self.data = folder / "data"
         self.socket = str(folder)
         self.owner = owner
+        self.options = f"-c listen_addresses= -c unix_socket_directories={folder}"
         self._numbers = count(1)
 
     def run(self, program: str, *arguments: str) -> None:
@@ -43,6 +44,11 @@ class Server:
 
     def restart(self) -> None:
         self.run("pg_ctl", "restart", "-w", "-m", "fast", "-l", f"{self.socket}/log")
+
+    def crash(self) -> None:
+        """Ends every process of the server at once, as a power cut would; then starts it again."""
+        self.run("pg_ctl", "stop", "-m", "immediate")
+        self.run("pg_ctl", "start", "-w", "-l", f"{self.socket}/log", "-o", self.options)
 
     def new_store(self) -> str:
         """The URL of a new, empty schema, which costs less than a database and serves as well."""
@@ -81,8 +87,7 @@ def serving() -> Iterator[Server | None]:
             shutil.chown(folder, owner)
         server = Server(found, folder, owner)
         server.run("initdb", "--username=concordat", "--auth=trust", "--encoding=UTF8", "--no-sync")
-        options = f"-c listen_addresses= -c unix_socket_directories={folder}"
-        server.run("pg_ctl", "start", "-w", "-l", f"{folder}/log", "-o", options)
+        server.run("pg_ctl", "start", "-w", "-l", f"{folder}/log", "-o", server.options)
         try:
             yield server
         finally:

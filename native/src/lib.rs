@@ -4,6 +4,7 @@
 mod bigint;
 mod cpu;
 mod curve;
+mod entries;
 mod error;
 mod field25519;
 mod hash_to_curve;
@@ -30,6 +31,7 @@ use numpy::{
 };
 use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedStr;
 use pyo3::types::PyBytes;
 use rayon::prelude::*;
 
@@ -78,11 +80,19 @@ enum Data<'py> {
 
 impl Data<'_> {
     fn strings<'a>(&'a self, offsets: &'a PyReadonlyArray1<'_, u64>) -> PyResult<Strings<'a>> {
+        self.spaced(offsets, 0)
+    }
+
+    fn spaced<'a>(
+        &'a self,
+        offsets: &'a PyReadonlyArray1<'_, u64>,
+        gap: usize,
+    ) -> PyResult<Strings<'a>> {
         let data = match self {
             Data::Bytes(bytes) => bytes.as_bytes(),
             Data::Array(array) => elements(array)?,
         };
-        Ok(Strings::new(data, elements(offsets)?)?)
+        Ok(Strings::spaced(data, elements(offsets)?, gap)?)
     }
 }
 
@@ -172,6 +182,45 @@ mod _native {
         let (keys, sealed) = (rows(&keys)?, elements(&sealed)?);
         let payloads = py.detach(|| labels::open(keys, sealed, width, associated))?;
         PyArray1::from_vec(py, payloads).reshape([keys.len(), width - labels::OVERHEAD])
+    }
+
+    #[pyfunction]
+    #[pyo3(signature = (data, offsets, gap=0))]
+    fn leaf_hashes<'py>(
+        py: Python<'py>,
+        data: Data<'py>,
+        offsets: PyReadonlyArray1<'py, u64>,
+        gap: usize,
+    ) -> PyResult<Array2<'py, u8>> {
+        let strings = data.spaced(&offsets, gap)?;
+        digests(py, py.detach(|| merkle::leaf_hashes(strings)))
+    }
+
+    #[pyfunction]
+    fn parent_hashes<'py>(py: Python<'py>, children: Input2<'py, u8>) -> PyResult<Array2<'py, u8>> {
+        let children = rows(&children)?;
+        digests(py, py.detach(|| merkle::parents(children)))
+    }
+
+    #[pyfunction]
+    #[pyo3(signature = (data, offsets, columns, apart, gap=0))]
+    fn plain_entries<'py>(
+        py: Python<'py>,
+        data: Data<'py>,
+        offsets: PyReadonlyArray1<'py, u64>,
+        columns: Vec<(PyBackedStr, Data<'py>, PyReadonlyArray1<'py, u64>)>,
+        apart: &str,
+        gap: usize,
+    ) -> PyResult<Bound<'py, PyArray1<bool>>> {
+        let leaves = data.spaced(&offsets, gap)?;
+        let columns = columns
+            .iter()
+            .map(|(name, data, offsets)| {
+                Ok(entries::Column { name: name.as_bytes(), values: data.spaced(offsets, gap)? })
+            })
+            .collect::<PyResult<Vec<_>>>()?;
+        let plain = py.detach(|| entries::plain(leaves, &columns, apart.as_bytes()))?;
+        Ok(PyArray1::from_vec(py, plain))
     }
 
     #[pyclass(frozen, module = "federated._native")]

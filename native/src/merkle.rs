@@ -12,17 +12,26 @@ pub fn root(leaves: Strings<'_>) -> [u8; 32] {
     if leaves.len() == 0 {
         return Sha256::digest([]).into();
     }
-    let mut level: Vec<[u8; 32]> = (0..leaves.len())
-        .into_par_iter()
-        .with_min_len(BLOCK)
-        .map(|i| Sha256::new().chain_update([0]).chain_update(leaves.get(i)).finalize().into())
-        .collect();
+    let mut level = leaf_hashes(leaves);
     // Pairing neighbours and lifting an odd last node builds the RFC's tree, whose left sub-trees
     // are the largest full ones.
     while level.len() > 1 {
         level = level.par_chunks(2).with_min_len(BLOCK).map(parent).collect();
     }
     level[0]
+}
+
+pub fn leaf_hashes(leaves: Strings<'_>) -> Vec<[u8; 32]> {
+    (0..leaves.len())
+        .into_par_iter()
+        .with_min_len(BLOCK)
+        .map(|i| Sha256::new().chain_update([0]).chain_update(leaves.get(i)).finalize().into())
+        .collect()
+}
+
+/// The nodes above neighbours; an odd last one has none.
+pub fn parents(children: &[[u8; 32]]) -> Vec<[u8; 32]> {
+    children.par_chunks_exact(2).with_min_len(BLOCK).map(parent).collect()
 }
 
 fn parent(children: &[[u8; 32]]) -> [u8; 32] {

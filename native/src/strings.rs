@@ -1,4 +1,6 @@
 //! Many byte strings as one joined buffer with n + 1 offsets.
+//!
+//! Each may be followed by a gap, as a line is by its newline.
 
 use crate::error::{Result, refuse};
 
@@ -6,15 +8,23 @@ use crate::error::{Result, refuse};
 pub struct Strings<'a> {
     data: &'a [u8],
     offsets: &'a [u64],
+    gap: usize,
 }
 
 impl<'a> Strings<'a> {
     pub fn new(data: &'a [u8], offsets: &'a [u64]) -> Result<Self> {
+        Self::spaced(data, offsets, 0)
+    }
+
+    pub fn spaced(data: &'a [u8], offsets: &'a [u64], gap: usize) -> Result<Self> {
         match offsets.last() {
             None => refuse!("offsets must have at least one element"),
             Some(&end) if end > data.len() as u64 => refuse!("offsets reach beyond the data"),
             Some(_) if !offsets.is_sorted() => refuse!("offsets must not decrease"),
-            Some(_) => Ok(Self { data, offsets }),
+            Some(_) if offsets.windows(2).any(|pair| pair[1] - pair[0] < gap as u64) => {
+                refuse!("a string is shorter than the gap after it")
+            }
+            Some(_) => Ok(Self { data, offsets, gap }),
         }
     }
 
@@ -23,7 +33,7 @@ impl<'a> Strings<'a> {
     }
 
     pub fn get(&self, i: usize) -> &'a [u8] {
-        &self.data[self.offsets[i] as usize..self.offsets[i + 1] as usize]
+        &self.data[self.offsets[i] as usize..self.offsets[i + 1] as usize - self.gap]
     }
 }
 
@@ -38,6 +48,9 @@ mod tests {
         assert!(Strings::new(b"abc", &[0, 2, 1, 3]).is_err());
         assert!(Strings::new(b"abc", &[u64::MAX, 3]).is_err());
         let strings = Strings::new(b"abc", &[0, 1, 1, 3]).unwrap();
+        assert!(Strings::spaced(b"abc", &[0, 1, 1], 1).is_err());
+        let lines = Strings::spaced(b"a\n\nbc\n", &[0, 2, 3, 6], 1).unwrap();
+        assert_eq!([lines.get(0), lines.get(1), lines.get(2)], [b"a" as &[u8], b"", b"bc"]);
         assert_eq!(
             (0..strings.len()).map(|i| strings.get(i)).collect::<Vec<_>>(),
             [b"a" as &[u8], b"", b"bc"]

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import rfc6962
 from hypothesis import given
@@ -168,3 +169,18 @@ def test_subtrees_cover_a_proof_range_exactly(index, size):
             assert position << level == covered
             covered += 1 << level
         assert covered == stop
+
+
+@given(st.lists(st.integers(0, 12), max_size=5))
+def test_many_leaves_at_once_are_as_one_after_the_other(counts):
+    one, many = merkle.Frontier(), merkle.Frontier()
+    completed, completed_at_once = {}, {}
+    for count in counts:
+        hashes = HASHES[one.size % 20 :][:count]
+        for leaf in hashes:
+            completed |= {(level, index): node for level, index, node in one.append(leaf)}
+        rows = np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, 32)
+        for level, first, nodes in many.extend(rows):
+            completed_at_once |= {(level, first + at): bytes(row) for at, row in enumerate(nodes)}
+    assert (many.size, many.peaks, many.root()) == (one.size, one.peaks, one.root())
+    assert completed_at_once == completed

@@ -5,15 +5,16 @@ import sqlite3
 from datetime import UTC, datetime
 
 import pytest
+from sqlalchemy import select, update
 
 from compliance import merkle
 from compliance.canonical import canonical
 from compliance.errors import StoreDamaged
-from compliance.log import PAGE, Log, commit_subtree
+from compliance.log import Log, commit_subtree, log_entries
 from compliance.note import COSIGNATURE, Checkpoint, VerifierKey, cosign, sign
 from compliance.signing import SigningKey
 from compliance.store import open_store, read, write
-from compliance.verify import MAX_FINDINGS, verify_log
+from compliance.verify import MAX_FINDINGS, PAGE, verify_log
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 LOG = Log("bank.example/log", SigningKey.generate())
@@ -76,6 +77,7 @@ def test_an_honest_log(path):
 
 
 def test_an_empty_log(tmp_path):
+    open_store(f"sqlite:///{tmp_path}/new.db", create=True)
     report = verified(tmp_path / "new.db")
     assert report.ok
     assert report.size == 0
@@ -384,6 +386,71 @@ def test_trees_larger_than_a_page(path):
         f"entry {PAGE}: column run differs from the entry",
         f"node 1/{PAGE // 2} (entries {PAGE} to {PAGE + 1}): hash differs",
     ]
+
+
+@pytest.fixture
+def large(store_url):
+    """Two whole pages and a part of one, with a checkpoint in the middle of each."""
+    engine = open_store(store_url, create=True)
+    with write(engine) as conn:
+        for _ in range(5):
+            LOG.append_many(conn, [("test", {"run": "r1"}), ("test", {})] * (PAGE // 4), time=NOW)
+            LOG.checkpoint(conn)
+    return engine
+
+
+def test_a_large_log_on_either_database(large):
+    with read(large) as conn:
+        report = verify_log(conn, LOG.verifier)
+    assert report.findings == []
+    assert (report.size, report.checkpoints) == (5 * PAGE // 2, 5)
+
+
+@pytest.mark.parametrize("index", [5, PAGE, 5 * PAGE // 2 - 1])
+def test_one_byte_of_a_large_log(large, index):
+    """Whatever stands around it, the byte is found, and by the entry's number."""
+    for column, changed, finding in (
+        ("leaf", b'{"a":1}', f"entry {index}: leaf hash differs"),
+        ("leaf_hash", bytes(32), f"entry {index}: leaf hash differs"),
+        ("leaf_hash", bytes(31), f"entry {index}: leaf hash differs"),
+        ("type", "tes\nt", f"entry {index}: column type differs from the entry"),
+        ("type", "", f"entry {index}: column type differs from the entry"),
+        ("run", "r2", f"entry {index}: column run differs from the entry"),
+    ):
+        with read(large) as conn:
+            (kept,) = conn.execute(
+                select(log_entries.c[column]).where(log_entries.c.index == index)
+            ).scalars()
+        where = update(log_entries).where(log_entries.c.index == index)
+        with write(large) as conn:
+            conn.execute(where.values({column: changed}))
+        with read(large) as conn:
+            assert verify_log(conn, LOG.verifier).findings[0] == finding
+        with write(large) as conn:
+            conn.execute(where.values({column: kept}))
+    with read(large) as conn:
+        assert verify_log(conn, LOG.verifier).findings == []
+
+
+def test_values_shifted_between_columns_of_neighbours(large):
+    """Joined, the page's columns would read the same; each for itself, two differ."""
+    with write(large) as conn:
+        for index, type_ in ((6, "tes"), (7, "ttest")):
+            conn.execute(update(log_entries).where(log_entries.c.index == index).values(type=type_))
+        first, second = conn.execute(
+            select(log_entries.c.leaf_hash).where(log_entries.c.index.in_([20, 21]))
+        ).scalars()
+        for index, value in ((20, first[:31]), (21, first[31:] + second)):
+            conn.execute(
+                update(log_entries).where(log_entries.c.index == index).values(leaf_hash=value)
+            )
+    with read(large) as conn:
+        assert verify_log(conn, LOG.verifier).findings[:4] == [
+            "entry 6: column type differs from the entry",
+            "entry 7: column type differs from the entry",
+            "entry 20: leaf hash differs",
+            "entry 21: leaf hash differs",
+        ]
 
 
 def test_a_truncated_file_is_refused_as_damaged(path):

@@ -1,0 +1,122 @@
+"""Plain entries: whatever the kernel calls plain is what the full check finds it to be."""
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from compliance.batch import joined, joined_bytes, lines
+from compliance.canonical import canonical, parse
+from compliance.errors import NotCanonical
+from federated import _native
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+BODIES = st.dictionaries(st.sampled_from(["a", "run", "subtree", "é", "z"]) | st.text(), JSON)
+
+
+def plain(leaves, types, runs, **options):
+    return _native.plain_entries(
+        *joined_bytes(leaves),
+        [("type", *joined(types)), ("run", *joined(runs))],
+        "subtree",
+        **options,
+    ).tolist()
+
+
+def truly(leaf, type_, run):
+    try:
+        body = parse(leaf)
+    except NotCanonical:
+        return False
+    agrees = isinstance(body, dict) and body.get("type") == type_ and body.get("run", "") == run
+    return agrees and "subtree" not in body
+
+
+@given(BODIES, st.sampled_from(["test", "other", ""]), st.sampled_from(["", "r1"]))
+def test_yes_is_always_true(body, type_, run):
+    leaf = canonical(body | {"type": "test"} | ({"run": run} if run else {}))
+    (found,) = plain([leaf], [type_], [run])
+    assert not found or truly(leaf, type_, run)
+
+
+@given(BODIES, st.data())
+@example({"n": 10}, None)
+def test_a_changed_byte_is_not_plain_unless_it_is_canonical_all_the_same(body, data):
+    leaf = bytearray(canonical(body | {"type": "test", "run": "r1"}))
+    if data is not None:
+        at = data.draw(st.integers(0, len(leaf) - 1))
+        leaf[at] = data.draw(st.integers(0, 255))
+    (found,) = plain([bytes(leaf)], ["test"], ["r1"])
+    assert not found or truly(bytes(leaf), "test", "r1")
+
+
+def test_the_entries_the_program_writes_are_plain():
+    bodies = [
+        {"type": "test", "n": 5, "of": ["a", "b"], "text": "王", "by": {"x": None, "y": True}},
+        {"type": "test", "run": "r1", "n": -(10**14), "zero": 0, "empty": {}, "none": []},
+    ]
+    assert plain([*map(canonical, bodies)], ["test", "test"], ["", "r1"]) == [True, True]
+
+
+@pytest.mark.parametrize(
+    "leaf",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b'{"type":"test"',
+        b'{"type":"test"} ',
+        b' {"type":"test"}',
+        b'{"type": "test"}',
+        b'{"type":"test","a":1}',
+        b'{"a":1,"a":1,"type":"test"}',
+        b'{"a":01,"type":"test"}',
+        b'{"a":-0,"type":"test"}',
+        b'{"a":1.0,"type":"test"}',
+        b'{"a":1e5,"type":"test"}',
+        b'{"a":1234567890123456,"type":"test"}',
+        b'{"a":NaN,"type":"test"}',
+        b'{"a":"\\u0041","type":"test"}',
+        b'{"a":"\n","type":"test"}',
+        b'{"a":"\xff","type":"test"}',
+        b'{"a":"\xed\xa0\x80","type":"test"}',
+        b'{"a":tru,"type":"test"}',
+        b'{"a":[1,],"type":"test"}',
+        b'{"a":1,"type":"test",}',
+        b'{"subtree":1,"type":"test"}',
+        b'{"type":"tes"}',
+        b'{"type":"testing"}',
+        b'{"type":5}',
+        b'{"run":"r1","type":"test"}',
+        b'{"a":' + b"[" * 17 + b"]" * 17 + b',"type":"test"}',
+        b'{"a":' + b"[" * 100_000,
+    ],
+)
+def test_what_is_not_plain(leaf):
+    assert plain([leaf], ["test"], [""]) == [False]
+
+
+def test_lines_as_one_text():
+    leaves = [canonical({"type": kind, "run": "r1"}) for kind in "ab"]
+    columns = [("type", *lines(b"a\nb")), ("run", *lines(b"r1\nr1"))]
+    assert _native.plain_entries(*lines(b"\n".join(leaves)), columns, "subtree", 1).all()
+    assert (
+        _native.leaf_hashes(*lines(b"\n".join(leaves)), 1)
+        == _native.leaf_hashes(*joined_bytes(leaves))
+    ).all()
+
+
+def test_columns_of_another_length_are_refused():
+    with pytest.raises(ValueError, match="1 values for 2"):
+        plain([b"{}", b"{}"], ["test"], ["", ""])
+    data, offsets = np.zeros(4, np.uint8), np.array([0, 0, 4], np.uint64)
+    with pytest.raises(ValueError, match="gap"):
+        _native.leaf_hashes(data, offsets, 1)
