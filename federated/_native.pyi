@@ -34,6 +34,8 @@ __all__ = [
     "seal",
     "set_threads",
     "unseal",
+    "unwrap_secrets",
+    "wrap_secrets",
 ]
 
 _U8 = NDArray[np.uint8]
@@ -147,6 +149,20 @@ def seal(keys: _U8, payloads: _U8, associated: bytes) -> _U8:
 
 def unseal(keys: _U8, sealed: _U8, associated: bytes) -> _U8:
     """What `seal` has sealed. ValueError names the first row that does not open."""
+
+# Secrets of a vault
+
+def wrap_secrets(keys: _U8, which: _I64, secrets: _U8, associated: _U8) -> _U8:
+    """AES-256-GCM of secret i, uint8 (n, 32), under keys[which[i]], with a random nonce.
+
+    keys: uint8 (m, 32). associated: uint8 (n, 32), what each secret is bound to. uint8 (n, 60):
+    nonce, ciphertext, tag.
+    """
+
+def unwrap_secrets(
+    keys: _U8, which: _I64, wrapped: _U8, associated: _U8
+) -> tuple[_U8, NDArray[np.bool_]]:
+    """What `wrap_secrets` wrapped, zeros where that does not open; and which have opened."""
 
 # Paillier
 

@@ -21,6 +21,7 @@ mod primes;
 mod random;
 mod scalar;
 mod strings;
+mod vault;
 
 use std::sync::Arc;
 
@@ -92,7 +93,7 @@ impl Data<'_> {
             Data::Bytes(bytes) => bytes.as_bytes(),
             Data::Array(array) => elements(array)?,
         };
-        Ok(Strings::spaced(data, elements(offsets)?, gap)?)
+        Ok(Strings::new(data, elements(offsets)?, gap)?)
     }
 }
 
@@ -221,6 +222,34 @@ mod _native {
             .collect::<PyResult<Vec<_>>>()?;
         let plain = py.detach(|| entries::plain(leaves, &columns, apart.as_bytes()))?;
         Ok(PyArray1::from_vec(py, plain))
+    }
+
+    #[pyfunction]
+    fn wrap_secrets<'py>(
+        py: Python<'py>,
+        keys: Input2<'py, u8>,
+        which: PyReadonlyArray1<'py, i64>,
+        secrets: Input2<'py, u8>,
+        associated: Input2<'py, u8>,
+    ) -> PyResult<Array2<'py, u8>> {
+        let keys = vault::Keys::new(rows(&keys)?, elements(&which)?)?;
+        let (secrets, associated) = (rows(&secrets)?, rows(&associated)?);
+        let wrapped = py.detach(|| vault::wrap(&keys, secrets, associated))?;
+        to_array(py, wrapped.into_flattened(), vault::WRAPPED)
+    }
+
+    #[pyfunction]
+    fn unwrap_secrets<'py>(
+        py: Python<'py>,
+        keys: Input2<'py, u8>,
+        which: PyReadonlyArray1<'py, i64>,
+        wrapped: Input2<'py, u8>,
+        associated: Input2<'py, u8>,
+    ) -> PyResult<(Array2<'py, u8>, Bound<'py, PyArray1<bool>>)> {
+        let keys = vault::Keys::new(rows(&keys)?, elements(&which)?)?;
+        let (wrapped, associated) = (rows(&wrapped)?, rows(&associated)?);
+        let (secrets, opened) = py.detach(|| vault::unwrap(&keys, wrapped, associated))?;
+        Ok((digests(py, secrets)?, PyArray1::from_vec(py, opened)))
     }
 
     #[pyclass(frozen, module = "federated._native")]

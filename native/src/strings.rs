@@ -12,11 +12,7 @@ pub struct Strings<'a> {
 }
 
 impl<'a> Strings<'a> {
-    pub fn new(data: &'a [u8], offsets: &'a [u64]) -> Result<Self> {
-        Self::spaced(data, offsets, 0)
-    }
-
-    pub fn spaced(data: &'a [u8], offsets: &'a [u64], gap: usize) -> Result<Self> {
+    pub fn new(data: &'a [u8], offsets: &'a [u64], gap: usize) -> Result<Self> {
         match offsets.last() {
             None => refuse!("offsets must have at least one element"),
             Some(&end) if end > data.len() as u64 => refuse!("offsets reach beyond the data"),
@@ -43,13 +39,13 @@ mod tests {
 
     #[test]
     fn refuses_offsets_that_leave_the_data_or_run_backwards() {
-        assert!(Strings::new(b"abc", &[]).is_err());
-        assert!(Strings::new(b"abc", &[0, 4]).is_err());
-        assert!(Strings::new(b"abc", &[0, 2, 1, 3]).is_err());
-        assert!(Strings::new(b"abc", &[u64::MAX, 3]).is_err());
-        let strings = Strings::new(b"abc", &[0, 1, 1, 3]).unwrap();
-        assert!(Strings::spaced(b"abc", &[0, 1, 1], 1).is_err());
-        let lines = Strings::spaced(b"a\n\nbc\n", &[0, 2, 3, 6], 1).unwrap();
+        assert!(Strings::new(b"abc", &[], 0).is_err());
+        assert!(Strings::new(b"abc", &[0, 4], 0).is_err());
+        assert!(Strings::new(b"abc", &[0, 2, 1, 3], 0).is_err());
+        assert!(Strings::new(b"abc", &[u64::MAX, 3], 0).is_err());
+        let strings = Strings::new(b"abc", &[0, 1, 1, 3], 0).unwrap();
+        assert!(Strings::new(b"abc", &[0, 1, 1], 1).is_err());
+        let lines = Strings::new(b"a\n\nbc\n", &[0, 2, 3, 6], 1).unwrap();
         assert_eq!([lines.get(0), lines.get(1), lines.get(2)], [b"a" as &[u8], b"", b"bc"]);
         assert_eq!(
             (0..strings.len()).map(|i| strings.get(i)).collect::<Vec<_>>(),
