@@ -34,7 +34,7 @@ from compliance.consent import (
     terms,
 )
 from compliance.erasure import Tombstone
-from compliance.errors import LogDamaged, VaultKey
+from compliance.errors import LogDamaged
 from compliance.gate import run_inputs
 from compliance.lifecycle import notices
 from compliance.log import checkpoints, log_entries, log_nodes, subtree_leaves, tree_root
@@ -523,16 +523,5 @@ def _check_notices(conn: Connection, report: LogReport, entries: Entries) -> Non
 
 def _unwrap(vault: VaultKeys, people: pd.DataFrame) -> tuple[U8, NDArray[np.bool_]]:
     """Secrets, uint8 (n, 32), and which of them do not open."""
-    try:
-        return vault.unwrap(people), np.zeros(len(people), np.bool_)
-    except VaultKey:
-        pass
-    secrets = np.zeros((len(people), 32), np.uint8)
-    closed = np.ones(len(people), np.bool_)
-    for at in range(len(people)):
-        try:
-            secrets[at] = vault.unwrap(people.iloc[at : at + 1])
-        except VaultKey:
-            continue
-        closed[at] = False
-    return secrets, closed
+    secrets, opened = vault.opened(people)
+    return secrets, ~opened

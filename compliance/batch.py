@@ -1,5 +1,6 @@
 """Many values at a time: byte strings for the native kernels, keys for the database."""
 
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -44,6 +45,16 @@ def joined_bytes(values: Sequence[bytes]) -> tuple[U8, U64]:
     return np.frombuffer(b"".join(values), np.uint8), offsets
 
 
+def integers(text: bytes) -> I64:
+    """Whole numbers, one a line. ValueError for anything else."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of what is no number; told below
+        numbers = np.fromstring(text, np.int64, sep="\n") if text else np.zeros(0, np.int64)
+    if len(numbers) != text.count(b"\n") + bool(text):
+        raise ValueError("not only whole numbers")
+    return numbers
+
+
 def joined_rows(rows: U8) -> tuple[U8, U64]:
     """The rows of a uint8 (n, k) array, as the kernels take them."""
     count, width = rows.shape
@@ -69,6 +80,12 @@ def from_bytes(values: Iterable[bytes], width: int) -> U8:
 
 def sorted_rows(rows: U8) -> U8:
     """The rows of a uint8 (n, k) array in the order of their bytes."""
+    if rows.shape[1] >= 8:
+        # Random rows differ in their first eight bytes, and numbers are sorted faster than text.
+        first = np.ascontiguousarray(rows[:, :8]).view(">u8").ravel().astype(np.uint64)
+        order = np.argsort(first)
+        if (np.diff(first[order]) > 0).all():
+            return rows[order]
     # NumPy drops trailing zeros from an S value, which changes no order among equal widths.
     ordered = np.sort(np.ascontiguousarray(rows).view(f"S{rows.shape[1]}").ravel())
     return ordered.view(np.uint8).reshape(rows.shape)

@@ -5,38 +5,54 @@ is left out and counted under the reason nearest to being let in. What is not cl
 not allowed.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from secrets import token_bytes
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
-from sqlalchemy import Column, Connection, LargeBinary, String, Table, func, insert, select
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    case,
+    cast,
+    func,
+    insert,
+    select,
+    type_coerce,
+)
 
 from compliance.agreement import Agreement
 from compliance.batch import (
+    BATCH,
     I64,
     U8,
     Strings,
     as_bytes,
     fetch,
-    fetch_in,
-    from_bytes,
-    joined,
+    integers,
     joined_rows,
     sorted_rows,
 )
 from compliance.canonical import canonical
 from compliance.consent import ENDED, GRANTED, NEVER, consents, terms
-from compliance.errors import ConsentChanged, NobodyEligible
+from compliance.errors import ConsentChanged, NobodyEligible, StoreDamaged
 from compliance.log import Log, log_entries
 from compliance.note import Checkpoint
-from compliance.store import metadata
-from compliance.vault import VaultKeys, subjects
+from compliance.store import metadata, packed
+from compliance.vault import WRAPPED_BYTES, VaultKeys, subjects
 from federated import _native
+
+_PART = 1 << 16  # rows of the vault held at a time
+_FEW = 20  # times as many people in the vault: those asked for are looked up one by one
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -115,7 +131,8 @@ class Decision:
     scope: Scope
     eligible: NDArray[np.bool_]  # (m,), in the order of the ids asked for
     excluded: dict[str, int]  # the others, by reason
-    people: pd.DataFrame  # the vault's id and subject of each of the eligible
+    people: I64  # (k,), the vault's row ids of the eligible
+    subjects: U8  # (k, 32), what the vault knows them by
     references: U8  # (k, 32), one for each of them
     salt: bytes  # 32 random bytes that stay on this side
     leaves: U8  # (k, 32), sorted: HMAC(salt, reference)
@@ -135,22 +152,24 @@ def decide(
 
     ids: distinct, each `kind:` and canonical id. Raises NobodyEligible (E401), VaultKey (E404).
     """
-    found = _standing(conn, keys.subjects_of(ids), scope, now)
-    eligible = (found["standing"] == Standing.LIVE).to_numpy()
-    left_out, counts = np.unique(found.loc[~eligible, "standing"], return_counts=True)
-    excluded = {str(Standing(at)): int(n) for at, n in zip(left_out, counts, strict=True)}
+    everybody = keys.subjects_of(ids)
+    known, standing = _standing(conn, everybody, scope, now)
+    eligible: NDArray[np.bool_] = standing == Standing.LIVE
+    counts = enumerate(np.bincount(standing[~eligible]).tolist())
+    excluded = {str(Standing(reason)): count for reason, count in counts if count}
     if not eligible.any():
         raise NobodyEligible(excluded)
 
-    people = found[eligible]
-    references = run_references(keys.unwrap(people), log.origin, scope)
+    people, subjects_ = known[eligible], everybody[eligible]
+    references = run_references(_secrets(conn, keys, people, subjects_), log.origin, scope)
     salt = token_bytes(32)
     leaves = sorted_rows(_native.hmac_sha256(salt, *joined_rows(references)))
     return Decision(
         scope=scope,
         eligible=eligible,
         excluded=excluded,
-        people=people[["id", "subject"]],
+        people=people,
+        subjects=subjects_,
         references=references,
         salt=salt,
         leaves=leaves,
@@ -171,13 +190,12 @@ def confirm(conn: Connection, decision: Decision, *, now: datetime) -> None:
 
 def still(conn: Connection, decision: Decision, *, now: datetime) -> NDArray[np.bool_]:
     """Who of the people in a decision may still be in the run: bool (k,)."""
-    people = decision.people
     if _nothing_changed(conn, decision, now):
-        return np.ones(len(people), np.bool_)
-    found = _standing(conn, from_bytes(people["subject"], 32), decision.scope, now)
+        return np.ones(len(decision.people), np.bool_)
+    known, standing = _standing(conn, decision.subjects, decision.scope, now)
     # Whoever was erased and came back is not the person who was asked.
-    same: NDArray[np.bool_] = found["id"].to_numpy() == people["id"].to_numpy()
-    return same & (found["standing"] == Standing.LIVE).to_numpy()
+    stays: NDArray[np.bool_] = (known == decision.people) & (standing == Standing.LIVE)
+    return stays
 
 
 def narrowed(
@@ -197,6 +215,7 @@ def narrowed(
         decision = replace(
             decision,
             people=decision.people[stays],
+            subjects=decision.subjects[stays],
             references=references,
             leaves=leaves,
             root=_native.merkle_root(*joined_rows(leaves)),
@@ -255,31 +274,113 @@ def run_references(secrets: U8, origin: str, scope: Scope) -> U8:
     HMAC under the person's secret, uint8 (n, 32): across agreements nobody else can link two.
     """
     text = canonical(["concordat.run", origin, scope.agreement, scope.version, scope.purpose])
-    return _native.hmac_sha256_each(secrets, *joined([text.decode()] * len(secrets)))
+    references = np.empty_like(secrets)
+    for start in range(0, len(secrets), _PART):
+        part = secrets[start : start + _PART]
+        texts = np.tile(np.frombuffer(text, np.uint8), (len(part), 1))
+        references[start : start + _PART] = _native.hmac_sha256_each(part, *joined_rows(texts))
+    return references
 
 
-def _standing(conn: Connection, people: U8, scope: Scope, now: datetime) -> pd.DataFrame:
-    """How near each person is to being let in: `standing`, beside the columns of `subjects`.
+def _standing(conn: Connection, people: U8, scope: Scope, now: datetime) -> tuple[I64, I64]:
+    """The vault's row id of each person, 0 if it knows none, and how near they are to being let in.
 
-    people: distinct subjects, uint8 (n, 32). Whoever the vault does not know has id 0.
+    people: distinct subjects, uint8 (n, 32). The vault is read a part at a time.
     """
-    names = as_bytes(people)
-    known = fetch_in(conn, select(subjects), subjects.c.subject, names)
-    found = pd.DataFrame({"subject": names}, dtype=object)
-    found = found.merge(known, "left", on="subject", validate="1:1")
-    found["id"] = found["id"].fillna(0).astype(np.int64)
+    ids, restricted = _known(conn, people)
+    rows = np.flatnonzero(ids)
+    rows = rows[np.argsort(ids[rows])]
+    known = ids[rows]
+    standing = np.full(len(people), Standing.NO_CONSENT, np.int64)
+    said = consents.c.subject * len(Standing) + _of_consents(_of_terms(conn, scope), now)
+    for part in _parts(conn, consents.c.id, consents.c.subject, known):
+        (text,) = _read(conn, [said], part)
+        subject, nearness = np.divmod(_numbers(text), len(Standing))
+        at = np.searchsorted(known, subject)
+        asked = known[np.minimum(at, len(known) - 1)] == subject
+        np.maximum.at(standing, rows[at[asked]], nearness[asked])
+    standing[restricted & (standing == Standing.LIVE)] = Standing.RESTRICTED
+    return ids, standing
 
-    held = fetch_in(conn, select(consents), consents.c.subject, known["id"].tolist())
-    held["standing"] = _of_consents(held, _of_terms(conn, scope), now)
-    nearest = held.groupby("subject")["standing"].max()
-    standing = found["id"].map(nearest).fillna(Standing.NO_CONSENT).astype(np.int64)
-    restricted = found["id"].isin(known.loc[known["restricted"].astype(bool), "id"])
-    found["standing"] = standing.mask(restricted & (standing == Standing.LIVE), Standing.RESTRICTED)
-    return found
+
+def _known(conn: Connection, people: U8) -> tuple[I64, NDArray[np.bool_]]:
+    """The vault's row id of each person, 0 for whom it does not know; and who is restricted."""
+    ids, restricted = np.zeros(len(people), np.int64), np.zeros(len(people), np.bool_)
+    index = _native.Index(people)
+    columns = [subjects.c.id, subjects.c.subject, cast(subjects.c.restricted, Integer)]
+    for part in _parts(conn, subjects.c.id, subjects.c.subject, people):
+        numbers, names, marks = _read(conn, columns, part)
+        found = np.frombuffer(names, np.uint8).reshape(-1, 32)
+        at = index.find(found)
+        asked = (at >= 0) & (people[at] == found).all(axis=1)
+        ids[at[asked]] = _numbers(numbers)[asked]
+        restricted[at[asked]] = _numbers(marks)[asked] != 0
+    return ids, restricted
 
 
-def _of_terms(conn: Connection, scope: Scope) -> pd.Series:
-    """The best standing that consents under these terms can have, by the row id of the terms."""
+def _secrets(conn: Connection, keys: VaultKeys, ids: I64, people: U8) -> U8:
+    """The secret of each person, uint8 (n, 32), by their row ids and subjects. Raises VaultKey."""
+    order = np.argsort(ids)
+    known = ids[order]
+    secrets = np.zeros((len(ids), 32), np.uint8)
+    sealed_column = type_coerce(subjects.c.secret, LargeBinary(WRAPPED_BYTES))
+    columns = [subjects.c.id, sealed_column, subjects.c.wrapping_key]
+    for part in _parts(conn, subjects.c.id, subjects.c.id, known):
+        numbers, sealed, under = _read(conn, columns, part)
+        found = _numbers(numbers)
+        at = np.searchsorted(known, found)
+        asked = known[np.minimum(at, len(known) - 1)] == found
+        rows = order[at[asked]]
+        rows_sealed = np.frombuffer(sealed, np.uint8).reshape(-1, WRAPPED_BYTES)[asked]
+        names = np.array(under.split(b"\n"), "S16")[asked]
+        secrets[rows] = keys.unwrap_rows(rows_sealed, people[rows], names)
+    return secrets
+
+
+def _parts(
+    conn: Connection, key: Column[int], column: Column[Any], wanted: I64 | U8
+) -> Iterator[ColumnElement[bool]]:
+    """Conditions that together find all rows wanted by what they have in a column.
+
+    By their names, if they are few; else all rows there are, in ranges of the key.
+    """
+    last = conn.execute(select(func.max(key))).scalar() or 0
+    if len(wanted) * _FEW < last:
+        for start in range(0, len(wanted), BATCH):
+            part: Any = wanted[start : start + BATCH]
+            yield column.in_(as_bytes(part) if part.ndim == 2 else part.tolist())
+    elif len(wanted):
+        first = conn.execute(select(func.min(key))).scalar()
+        while first is not None:
+            yield key.between(first, first + _PART - 1)
+            first = conn.execute(select(func.min(key)).where(key >= first + _PART)).scalar()
+
+
+def _read(
+    conn: Connection, columns: Sequence[ColumnElement[Any]], where: ColumnElement[bool]
+) -> list[bytes]:
+    found = packed(conn, columns, where)
+    if found is None:
+        raise _damaged()
+    return found[1]
+
+
+def _numbers(text: bytes) -> I64:
+    try:
+        return integers(text)
+    except ValueError:
+        raise _damaged() from None
+
+
+def _damaged() -> StoreDamaged:
+    return StoreDamaged(
+        "The vault holds something that this program never puts there.",
+        "Stop the node, keep the store as evidence and run `concordat audit verify`.",
+    )
+
+
+def _of_terms(conn: Connection, scope: Scope) -> dict[int, list[int]]:
+    """The row ids of the terms by the best standing that consents under them can have."""
     known = fetch(conn, select(terms))
     covers = np.array(
         [scope.categories <= set(names.split(";")) for names in known["categories"]], np.bool_
@@ -300,30 +401,21 @@ def _of_terms(conn: Connection, scope: Scope) -> pd.Series:
         ],
         Standing.LIVE,
     )
-    return pd.Series(standing, known["id"])
+    return {best: known.loc[standing == best, "id"].tolist() for best in set(standing.tolist())}
 
 
-def _of_consents(held: pd.DataFrame, allowed: pd.Series, now: datetime) -> I64:
-    """The standing of each consent at a time: live only if everything says so."""
-    instant = _microseconds(now)
-    best = held["terms"].map(allowed)
-    standing: I64 = np.select(
-        [
-            ~held["state"].isin([*GRANTED, *ENDED]),
-            best < Standing.LIVE,
-            held["withdrawn_at"] <= instant,
-            held["expires_at"] <= instant,
-            held["granted_at"] > instant,
-            best == Standing.LIVE,
-        ],
-        [
-            Standing.NO_CONSENT,
-            best,
-            Standing.WITHDRAWN,
-            Standing.EXPIRED,
-            Standing.NOT_YET_VALID,
-            Standing.LIVE,
-        ],
-        Standing.NO_CONSENT,
+def _of_consents(allowed: dict[int, list[int]], now: datetime) -> ColumnElement[int]:
+    """The standing of a consent at a time, in SQL: live only if everything says so."""
+    held, instant = consents.c, _microseconds(now)
+    live = allowed.pop(Standing.LIVE, [])
+    known = held.state.in_([*GRANTED, *ENDED])
+    in_time = (held.granted_at <= instant) & (held.expires_at > instant)
+    return case(
+        (~known, Standing.NO_CONSENT),
+        *((held.terms.in_(ids), best) for best, ids in allowed.items()),
+        (held.withdrawn_at <= instant, Standing.WITHDRAWN),
+        (held.expires_at <= instant, Standing.EXPIRED),
+        (held.granted_at > instant, Standing.NOT_YET_VALID),
+        (known & held.terms.in_(live) & in_time & (held.withdrawn_at > instant), Standing.LIVE),
+        else_=Standing.NO_CONSENT,
     )
-    return standing

@@ -14,6 +14,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
+    Integer,
     LargeBinary,
     Table,
     and_,
@@ -113,7 +114,7 @@ def packed(
             sound.append(column < no_text)
         value = func.coalesce(column, no_text) if getattr(column, "nullable", False) else column
         values.append(cast(func.group_concat(value, gap), LargeBinary))
-    query = select(func.count(), func.sum(and_(*sound)), *values).where(where)
+    query = select(func.count(), func.sum(cast(and_(*sound), Integer)), *values).where(where)
     try:
         count, right, *found = conn.execute(query).one()
     except DataError:  # larger than the largest value there is

@@ -16,8 +16,7 @@ from typing import Self
 
 import numpy as np
 import pandas as pd
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from numpy.typing import NDArray
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -50,7 +49,7 @@ from compliance.store import Integer64, metadata
 from federated import _native
 
 KEY_BYTES = 32
-NONCE_BYTES = 12
+WRAPPED_BYTES = 60  # nonce, ciphertext, tag
 WRAPPING_KEYS = 256  # of a new node
 MAX_KEYS = 4096  # in a file
 EVERYBODY = 2**63 - 1
@@ -126,38 +125,52 @@ class VaultKeys:
 
     def wrap(self, plain: U8, of: U8, under: Sequence[str]) -> list[bytes]:
         """Encrypts secrets, uint8 (n, 32), each bound to its subject, under the keys named."""
-        ciphers = self._ciphers
-        nonces = token_bytes(NONCE_BYTES * len(plain))
-        return [
-            (nonce := nonces[at : at + NONCE_BYTES]) + ciphers[name].encrypt(nonce, secret, subject)
-            for at, secret, subject, name in zip(
-                range(0, len(nonces), NONCE_BYTES),
-                as_bytes(plain),
-                as_bytes(of),
-                under,
-                strict=True,
-            )
-        ]
+        which = pd.Index(list(self.by_id)).get_indexer(pd.Index(under, dtype=object))
+        plain, of = (np.ascontiguousarray(rows) for rows in (plain, of))
+        return as_bytes(_native.wrap_secrets(self._table, which.astype(np.int64), plain, of))
 
     def unwrap(self, wrapped: pd.DataFrame) -> U8:
         """The secrets of vault rows (columns subject, secret, wrapping_key): uint8 (n, 32).
 
         Raises VaultKey (E404) if these are not the keys they were wrapped with.
         """
-        ciphers = self._ciphers
-        columns = (wrapped[name] for name in ("wrapping_key", "secret", "subject"))
-        try:
-            plain = b"".join(
-                ciphers[name].decrypt(secret[:NONCE_BYTES], secret[NONCE_BYTES:], subject)
-                for name, secret, subject in zip(*columns, strict=True)
-            )
-        except (InvalidTag, KeyError, ValueError):
-            raise _wrong_key() from None
-        return from_bytes([plain], KEY_BYTES)
+        secrets, opened = self.opened(wrapped)
+        if not opened.all():
+            raise _wrong_key()
+        return secrets
+
+    def opened(self, wrapped: pd.DataFrame) -> tuple[U8, NDArray[np.bool_]]:
+        """As `unwrap`, with zeros for the secrets that do not open; and which do."""
+        sound = np.array([len(secret) == WRAPPED_BYTES for secret in wrapped["secret"]], np.bool_)
+        sealed = np.zeros((len(wrapped), WRAPPED_BYTES), np.uint8)
+        sealed[sound] = from_bytes(wrapped.loc[sound, "secret"], WRAPPED_BYTES)
+        under = np.array(wrapped["wrapping_key"].tolist(), "S16")
+        secrets, opened = self.open(sealed, from_bytes(wrapped["subject"], KEY_BYTES), under)
+        return secrets, opened & sound
+
+    def open(self, sealed: U8, of: U8, under: NDArray[np.bytes_]) -> tuple[U8, NDArray[np.bool_]]:
+        """Secrets, uint8 (n, 32), zeros for those that do not open; and which do.
+
+        sealed: uint8 (n, 60), each bound to its subject, uint8 (n, 32), under the key named.
+        """
+        names = np.array(list(self.by_id), "S16")
+        order = np.argsort(names)
+        which = order[np.searchsorted(names[order[:-1]], under)].astype(np.int64)
+        known = names[which] == under
+        secrets, opened = _native.unwrap_secrets(self._table, which, sealed, of)
+        secrets[~known] = 0
+        return secrets, opened & known
+
+    def unwrap_rows(self, sealed: U8, of: U8, under: NDArray[np.bytes_]) -> U8:
+        """As `open`. Raises VaultKey (E404) unless all open."""
+        secrets, opened = self.open(sealed, of, under)
+        if not opened.all():
+            raise _wrong_key()
+        return secrets
 
     @cached_property
-    def _ciphers(self) -> dict[str, AESGCM]:
-        return {name: AESGCM(key) for name, key in self.by_id.items()}
+    def _table(self) -> U8:
+        return from_bytes(self.by_id.values(), KEY_BYTES)
 
 
 def wrapping_id(key: bytes) -> str:

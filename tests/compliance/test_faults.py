@@ -256,9 +256,8 @@ def test_power_cut_after_every_call(path, tmp_path):
 def test_a_server_killed_after_an_acknowledgement(postgresql_server):
     url = postgresql_server.new_store()
     engine = open_store(url, create=True)
-    for _ in range(2):
-        with write(engine) as conn:
-            indexes = LOG.append_many(conn, [("test", {})] * BATCH, time=NOW)
-            LOG.checkpoint(conn)
-        postgresql_server.crash()
-        check(url, indexes[-1] + 1)
+    with write(engine) as conn:
+        LOG.append_many(conn, [("test", {})] * BATCH, time=NOW)
+        LOG.checkpoint(conn)
+    postgresql_server.crash()
+    check(url, BATCH)

@@ -6,7 +6,18 @@ import sys
 import threading
 
 import pytest
-from sqlalchemy import create_engine, insert, inspect, make_url, select, text
+from sqlalchemy import (
+    LargeBinary,
+    create_engine,
+    delete,
+    insert,
+    inspect,
+    make_url,
+    select,
+    text,
+    true,
+    type_coerce,
+)
 from sqlalchemy.exc import IntegrityError
 
 from compliance import migrations, store
@@ -22,7 +33,7 @@ from compliance.errors import (
     UnsupportedStore,
 )
 from compliance.log import log_nodes
-from compliance.store import open_store, read, write
+from compliance.store import open_store, packed, read, write
 
 
 def node(index):
@@ -346,3 +357,30 @@ def test_processes_may_open_a_new_store_at_once(store_url):
     assert [process.exitcode for process in processes] == [0] * 4
     with read(open_store(store_url)) as conn:
         assert sorted(indexes(conn)) == [0, 1, 2, 3]
+
+
+def test_many_values_at_once(engine):
+    hashes = [bytes([index]) * 32 for index in range(5)]
+    with write(engine) as conn:
+        for index in (4, 0, 3, 1, 2):
+            conn.execute(insert(log_nodes).values(level=1, index=index, hash=hashes[index]))
+    nodes = log_nodes.c
+    with read(engine) as conn:
+        where = nodes.index.between(1, 3)
+        columns = [nodes.hash, nodes.index, nodes.index * 10 + nodes.level]
+        assert packed(conn, columns, where, [nodes.index]) == (
+            3,
+            [b"".join(hashes[1:4]), b"1\n2\n3", b"11\n21\n31"],
+        )
+        assert packed(conn, columns, nodes.index > 9) == (0, [b"", b"", b""])
+        assert packed(conn, [type_coerce(nodes.hash, LargeBinary(31))], where) is None
+
+
+def test_values_of_another_type_are_not_read_at_once(path):
+    engine = open_store(f"sqlite:///{path}", create=True)
+    for change in ("hash = 'text'", "hash = 5", "hash = x'00'", "\"index\" = 'text'"):
+        with write(engine) as conn:
+            conn.execute(node(0))
+            conn.exec_driver_sql(f"UPDATE log_nodes SET {change}")  # noqa: S608
+            assert packed(conn, [log_nodes.c.hash, log_nodes.c.index], true()) is None
+            conn.execute(delete(log_nodes))
