@@ -5,6 +5,7 @@ An entry is stored as the bytes that were hashed; the columns beside them are fo
 the caller's transaction, so several processes may append.
 """
 
+import json
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from sqlalchemy.exc import IntegrityError
 
 from compliance import merkle
 from compliance.batch import joined_bytes
-from compliance.canonical import canonical, timestamp
+from compliance.canonical import MAX_BYTES, canonical, timestamp
 from compliance.errors import LogDamaged, NotInLog
 from compliance.merkle import HASH_BYTES, Frontier, NodeReader, Range
 from compliance.note import Checkpoint, Signature, VerifierKey, sign
@@ -128,33 +129,32 @@ class Log:
         frontier = _frontier(conn)
         start = frontier.size
         at = timestamp(time)
-        rows, nodes = [], []
+        runs, members = [], []
         for kind, body in entries:
             if not body.keys().isdisjoint({"type", "time", "nonce"}):
                 raise ValueError("a body may not hold type, time or nonce")
             run = body.get("run")
             if not isinstance(run, str | None):
                 raise ValueError("a run is named by text")  # noqa: TRY004
+            runs.append(run)
             nonce = secrets.token_hex(NONCE_BYTES)
-            leaf = canonical({**body, "type": kind, "time": at, "nonce": nonce})
-            leaf_hash = merkle.leaf_hash(leaf)
-            rows.append(
-                {
-                    "index": frontier.size,
-                    "leaf": leaf,
-                    "leaf_hash": leaf_hash,
-                    "type": kind,
-                    "time": at,
-                    "run": run,
-                }
-            )
-            for level, index, subtree in frontier.append(leaf_hash):
-                nodes.append({"level": level, "index": index, "hash": subtree})
+            members.append({**body, "type": kind, "time": at, "nonce": nonce})
+        leaves = _canonical(members)
+        hashes = list(map(merkle.leaf_hash, leaves))
+        nodes = [node for leaf_hash in hashes for node in frontier.append(leaf_hash)]
+        rows: dict[str, list[Any]] = {
+            "index": list(range(start, frontier.size)),
+            "leaf": leaves,
+            "leaf_hash": hashes,
+            "type": [kind for kind, _ in entries],
+            "time": [at] * len(leaves),
+            "run": runs,
+        }
         try:
-            if rows:
-                conn.execute(insert(log_entries), rows)
+            insert_columns(conn, log_entries, rows)
             if nodes:
-                conn.execute(insert(log_nodes), nodes)
+                columns = zip(("level", "index", "hash"), zip(*nodes, strict=True), strict=True)
+                insert_columns(conn, log_nodes, {name: list(values) for name, values in columns})
         except IntegrityError as error:
             raise _damaged("hashes are stored for entries that are gone") from error
         return range(start, frontier.size)
@@ -165,12 +165,13 @@ class Log:
         Raises LogDamaged rather than sign a tree that does not extend the last one signed.
         """
         size, last = tree_size(conn), self.head(conn)
+        node = _reader(conn, [(0, size), (0, min(size, last.size if last else 0))])
         if last is not None:
-            if last.size > size or tree_root(conn, last.size) != last.root:
+            if last.size > size or merkle.range_root(0, last.size, node) != last.root:
                 raise _damaged("it does not extend its own last checkpoint")
             if last.size == size:
                 return last
-        unsigned = Checkpoint(self.origin, size, tree_root(conn, size))
+        unsigned = Checkpoint(self.origin, size, merkle.range_root(0, size, node))
         signed = unsigned.signed(sign(unsigned.text, self.origin, self.key))
         conn.execute(insert(checkpoints).values(size=size, root=signed.root, note=signed.encode()))
         return signed
@@ -300,6 +301,25 @@ def subtree_root(conn: Connection, root: bytes, start: int, stop: int) -> bytes:
         leaves = [leaf if isinstance(leaf, bytes) else b"" for (leaf,) in conn.execute(page)]
         frontier.extend(_native.leaf_hashes(*joined_bytes(leaves)))
     return frontier.root()
+
+
+def _canonical(values: Sequence[Any]) -> list[bytes]:
+    """The canonical JSON of each value. Raises as `canonical`.
+
+    What JSON's own writer makes of a value is used where a kernel finds it to be canonical.
+    """
+    drafts = []
+    for value in values:
+        try:
+            text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+            drafts.append(text.encode())
+        except (TypeError, ValueError, RecursionError):
+            drafts.append(b"")
+    plain = _native.plain_entries(*joined_bytes(drafts), [], "")
+    return [
+        draft if sure and len(draft) <= MAX_BYTES else canonical(value)
+        for draft, sure, value in zip(drafts, plain.tolist(), values, strict=True)
+    ]
 
 
 def tree_size(conn: Connection) -> int:

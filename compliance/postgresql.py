@@ -25,6 +25,7 @@ from sqlalchemy import (
     true,
 )
 from sqlalchemy.dialects.postgresql import aggregate_order_by
+from sqlalchemy.exc import DBAPIError
 
 from compliance.errors import (
     StoreDamaged,
@@ -65,9 +66,12 @@ def insert_columns(conn: Connection, table: Table, columns: Mapping[str, list[An
     names = sql.SQL(", ").join(map(sql.Identifier, columns))
     statement = sql.SQL("COPY {} ({}) FROM STDIN").format(sql.Identifier(table.name), names)
     cursor: Any = conn.connection.cursor()
-    with cursor, cursor.copy(statement) as copy:
-        for row in zip(*columns.values(), strict=True):
-            copy.write_row(row)
+    try:
+        with cursor, cursor.copy(statement) as copy:
+            for row in zip(*columns.values(), strict=True):
+                copy.write_row(row)
+    except psycopg.Error as error:
+        raise DBAPIError.instance("COPY", None, error, psycopg.Error, True) from error
 
 
 def scrub(engine: Engine, tables: Sequence[str]) -> None:

@@ -329,22 +329,22 @@ def test_two_processes_append_at_once(store_url):
     assert [body["type"] for body in bodies] == ["test", "other"] * 50
 
 
-def append_and_acknowledge(url, descriptor):
+def append_and_acknowledge(url, acknowledged):
     engine = open_store(url, create=True)
     while True:
         with write(engine) as conn:
             index = LOG.append(conn, "test", {}, time=NOW)
-        os.write(descriptor, b"%d\n" % index)
+        os.write(acknowledged.fileno(), b"%d\n" % index)
 
 
 def test_what_was_acknowledged_survives_kill(store_url):
     url = store_url
-    receiving, sending = os.pipe()
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
+    receiving, sending = context.Pipe(duplex=False)
     process = context.Process(target=append_and_acknowledge, args=(url, sending))
     process.start()
-    os.close(sending)
-    with os.fdopen(receiving, "rb") as acknowledged:
+    sending.close()
+    with os.fdopen(os.dup(receiving.fileno()), "rb") as acknowledged:
         for _ in range(20):
             acknowledged.readline()
         os.kill(process.pid, signal.SIGKILL)
