@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks.environment import Environment
 from benchmarks.measure import RESULTS, Bench, machine
 from benchmarks.plot import draw
-from benchmarks.subjects import curve, insight, intersect, lookup, paillier
+from benchmarks.subjects import curve, insight, intersect, lookup, paillier, store
 
 Subject = Callable[[Bench, Environment], None]
 
@@ -17,6 +17,7 @@ SUBJECTS: dict[str, Subject] = {
     "intersect": intersect.run,
     "insight": insight.run,
     "lookup": lookup.run,
+    "store": store.run,
 }
 
 

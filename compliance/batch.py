@@ -38,13 +38,6 @@ def lines(text: bytes) -> tuple[U8, U64]:
     return data, np.append(0, np.flatnonzero(data == ord("\n")) + 1).astype(np.uint64)
 
 
-def joined_bytes(values: Sequence[bytes]) -> tuple[U8, U64]:
-    """Byte strings as the kernels take them."""
-    offsets = np.zeros(len(values) + 1, np.uint64)
-    np.cumsum(np.fromiter(map(len, values), np.uint64, len(values)), out=offsets[1:])
-    return np.frombuffer(b"".join(values), np.uint8), offsets
-
-
 def integers(text: bytes) -> I64:
     """Whole numbers, one a line. ValueError for anything else."""
     with warnings.catch_warnings():
