@@ -4,7 +4,6 @@ Run as a program it is one of the two parties.
 """
 
 import json
-import resource
 import socket
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.measure import Cost
-from benchmarks.worker import Job
+from benchmarks.worker import Job, peak
 
 FIRST_PHONE = 13_900_000_000
 
@@ -113,7 +112,7 @@ def _party(rank: str, table: str, found: str, curve: str, ports: str) -> dict[st
     return {
         "found": report.intersection_count,
         "cpu_seconds": cpu,
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10,
+        "peak_bytes": peak(),
         "bytes_sent": max(written - files, 0),
     }
 
