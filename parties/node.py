@@ -318,14 +318,18 @@ class Node:
         path = self.home.key("node")
         key, certificate = self.home.read(path), self.home.read(self.home.certificate("node"))
         try:
-            ours = load_key(key).public_key()
-            fits = x509.load_pem_x509_certificate(certificate).public_key() == ours
+            ours = x509.load_pem_x509_certificate(certificate)
+            fits = ours.public_key() == load_key(key).public_key()
         except (*UNREADABLE, TypeError) as error:
             raise _unusable(path) from error
+        problem = None
         if not fits:
+            problem = f"{path} is not the key of the node's certificate."
+        elif ours.not_valid_after_utc <= self.now():
+            problem = f"The node's certificate expired on {ours.not_valid_after_utc:%Y-%m-%d}."
+        if problem:
             raise HomeUnusable(
-                f"{path} is not the key of the node's certificate.",
-                f"Make both anew: concordat node renew {self.home.path}",
+                problem, f"Make both anew: concordat node renew {self.home.path}; nothing is lost."
             )
         return key, certificate
 

@@ -160,6 +160,26 @@ def test_both_logs_verify_and_each_has_cosigned_the_others(lasting: Nodes) -> No
         assert not not_asked
 
 
+def test_values_that_are_no_numbers_or_out_of_bounds_are_counted(ready: Nodes) -> None:
+    """And leave the feature only: the rows count all the same."""
+    bank, shop = ready
+    table = shoppers().astype(str)
+    expected = customers().merge(shoppers(), on="phone")
+    expected = expected[expected["phone"].isin(SHARED)].set_index("phone")["spend"].astype(float)
+    wrong = {"": None, "NaN": None, "many": None, "inf": None, "-5": 0.0, "1e9": 1000.0}
+    for phone, (text, counts) in zip(SHARED, wrong.items(), strict=False):
+        table.loc[table["phone"] == phone, "spend"] = text
+        expected[phone] = counts
+    table.to_csv(shop.home.path / "shoppers.csv", index=False)
+    watch = Watch(shop)
+    rows = run(bank, "insight")["result"]["table"]
+    assert sum(row["count"] for row in rows) == len(SHARED) - 4
+    total = sum(row["count"] * row["mean"] for row in rows)
+    assert total == pytest.approx(expected.clip(0, 1000).sum())
+    (theirs,) = watch.ended()
+    assert theirs["report"]["values"] == {"spend": {"missing": 3, "text": 1, "clipped": 2}}
+
+
 # Consent that ends while the run is under way
 
 

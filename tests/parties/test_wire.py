@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from ready import until
 
 from parties import server, witnessing
-from parties.errors import AlreadyServing, PeerRefused, PeerUnreachable, PortBusy
+from parties.errors import AlreadyServing, HomeUnusable, PeerRefused, PeerUnreachable, PortBusy
 from parties.identity import INVITATION, Authority, certificate_pem, key_pem
 from parties.node import Node
 
@@ -62,6 +62,18 @@ def test_an_expired_certificate_is_refused(paired: tuple[Node, Node]) -> None:
     expired = credentials(shop.authority(), "shop", timedelta(days=1), age=2)
     with pytest.raises(PeerUnreachable), shop.dial(bank.identity, expired) as client:
         client.add_checkpoint(b"")
+
+
+def test_ones_own_expired_certificate_is_named(paired: tuple[Node, Node]) -> None:
+    bank, shop = paired
+    clock = shop.now
+    shop.now = lambda: clock() + timedelta(days=398)
+    for connect in (lambda: witnessing.ask(shop, bank.identity), shop.server_credentials):
+        with pytest.raises(HomeUnusable, match="certificate expired on") as expired:
+            connect()
+        assert "concordat node renew" in expired.value.next_step
+    shop.now = clock
+    assert witnessing.ask(shop, bank.identity)
 
 
 def test_a_renewed_certificate_is_taken_while_the_node_runs(paired: tuple[Node, Node]) -> None:
