@@ -31,6 +31,7 @@ from protos.errors import ConcordatError
 
 MINIMUM_GROUP_FLOOR = 10  # docs/adr/0031: a smaller group shields nobody
 MAX_SEGMENTS = 10_000
+MAX_FEATURES = 1024
 CREDIT_REPORTING = "credit-reporting"  # a purpose that starts with it needs the clause
 WRITTEN = "written"
 
@@ -39,7 +40,8 @@ Text = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,128}$")]
 IdentifierKind = Literal["phone", "resident_id", "email", "company_code"]
 Statistic = Literal["count", "sum", "mean", "variance", "share", "histogram"]
 ConsentKind = Literal["general", "separate", "written", "guardian"]
-JobKind = Literal["overlap", "intersect", "insight", "lookup", "score"]
+JobKind = Literal["overlap", "intersect", "insight", "lookup", "score", "evaluate", "stability"]
+RunId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 Path = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,1024}$")]
 
 
@@ -190,12 +192,26 @@ class Provided(_Model):
         return self
 
 
+class Label(_Model):
+    """What a customer turned out to be: bad where the column says one of these, else good.
+
+    Who has no value there is neither.
+    """
+
+    column: Text
+    bad: Annotated[tuple[Text, ...], Field(min_length=1, max_length=100)]
+
+
+class ProvidedLabel(Provided):
+    label: Label | None = None
+
+
 class ProvidedFeatures(Provided):
-    features: Annotated[dict[Token, Feature], Field(max_length=256)] = {}
+    features: Annotated[dict[Token, Feature], Field(max_length=MAX_FEATURES)] = {}
 
 
 class Data(_Model):
-    bank: Provided
+    bank: ProvidedLabel
     partner: ProvidedFeatures
 
 
@@ -286,6 +302,38 @@ class Score(_Tabled):
     key_bits: Literal[2048, 3072]
 
 
+class Binned(_Model):
+    """A job that counts how the shared customers are spread over bins of the partner's features.
+
+    quantile, equal_width: so many bins, by the values of the partner's own eligible rows. edges:
+    each feature's own `bins`. minimum_cell: counts below are not shown.
+    """
+
+    features: Annotated[tuple[Token, ...], Field(min_length=1, max_length=MAX_FEATURES)]
+    binning: Literal["quantile", "equal_width", "edges"]
+    bins: Annotated[int, Field(ge=2, le=100)] | None = None
+    minimum_group: Annotated[int, Field(ge=MINIMUM_GROUP_FLOOR, le=1_000_000)]
+    minimum_cell: Annotated[int, Field(ge=0, le=1_000_000)]
+    release: Annotated[Literal["exact"], BeforeValidator(_release)]
+    key_bits: Literal[2048, 3072]
+    exponents: Literal["full", "short"]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _check_distinct(self.features, "features")
+        if (self.binning == "edges") != (self.bins is None):
+            raise ValueError("bins: should say how many, but not where edges are given")
+        return self
+
+
+class Evaluate(Binned):
+    """How much the partner's features say about the bank's label: WOE and IV by bin."""
+
+
+class Stability(Binned):
+    """How far the features' distributions have moved since an earlier run."""
+
+
 class Jobs(_Model):
     """The jobs the agreement allows, with their parameters; one left out is not allowed."""
 
@@ -294,6 +342,8 @@ class Jobs(_Model):
     insight: Insight | None = None
     lookup: Lookup | None = None
     score: Score | None = None
+    evaluate: Evaluate | None = None
+    stability: Stability | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -322,7 +372,7 @@ class Limits(_Model):
     runs_per_week: Runs | None = None
     runs_per_month: Runs | None = None
     hours_between_runs: Annotated[int, Field(ge=1, le=8760)] | None = None
-    features_per_job: Annotated[int, Field(ge=1, le=256)] | None = None
+    features_per_job: Annotated[int, Field(ge=1, le=MAX_FEATURES)] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -414,18 +464,27 @@ class Agreement(_Document):
             raise ValueError("data: both sides should use the same identifier")
         if self.jobs.insight and not (self.segmentation and self.data.partner.features):
             raise ValueError("jobs.insight: needs segmentation and data.partner.features")
-        for name, terms in (("lookup", self.jobs.lookup), ("score", self.jobs.score)):
-            for feature in terms.features if terms else ():
-                known = self.data.partner.features.get(feature)
-                if known is None:
-                    raise ValueError(f"jobs.{name}.features: {feature} is no feature of the data")
-                if name == "score" and not known.bins:
-                    raise ValueError(f"jobs.score.features: {feature} has no bins")
+        for name in ("lookup", "score", "evaluate", "stability"):
+            self._check_features(name, getattr(self.jobs, name))
+        if self.jobs.evaluate and self.data.bank.label is None:
+            raise ValueError("jobs.evaluate: needs data.bank.label")
         if math.prod(len(axis.labels) for axis in self.segmentation) > MAX_SEGMENTS:
             raise ValueError(f"segmentation: makes more than {MAX_SEGMENTS} segments")
         _check_distinct([axis.label for axis in self.segmentation], "segmentation: labels")
         _check_distinct(self.witnesses, "witnesses")
         return self
+
+    def _check_features(self, job: str, terms: _Tabled | Binned | None) -> None:
+        """The features a job names are the partner's, and have bins where it needs them."""
+        binned = isinstance(terms, Score) or (
+            isinstance(terms, Binned) and terms.binning == "edges"
+        )
+        for feature in terms.features if terms else ():
+            known = self.data.partner.features.get(feature)
+            if known is None:
+                raise ValueError(f"jobs.{job}.features: {feature} is no feature of the data")
+            if binned and not known.bins:
+                raise ValueError(f"jobs.{job}.features: {feature} has no bins")
 
 
 # The job
@@ -442,6 +501,8 @@ class Job(_Document):
 
     What lies at the bank is not part of what is shared: the file of the people to ask for, the
     scorecard, and what is made of the scores.
+
+    since: the earlier run that a stability is measured against; without it there is none yet.
     """
 
     invalid = JobInvalid
@@ -450,7 +511,8 @@ class Job(_Document):
     job: JobKind
     agreement: Token
     purpose: Token
-    features: Annotated[dict[Token, tuple[Statistic, ...]], Field(max_length=256)] = {}
+    features: Annotated[dict[Token, tuple[Statistic, ...]], Field(max_length=MAX_FEATURES)] = {}
+    since: RunId | None = None
     people: Path | None = None
     scorecard: Path | None = None
     watch: Watch | None = None
@@ -461,6 +523,8 @@ class Job(_Document):
             raise ValueError("people: only a lookup or a score names people")
         if self.job != "score" and (self.scorecard is not None or self.watch is not None):
             raise ValueError("scorecard, watch: only a score has them")
+        if self.since is not None and self.job != "stability":
+            raise ValueError("since: only a stability has an earlier run")
         if (self.job == "insight") != bool(self.features):
             raise ValueError("features: an insight names at least one, another job names none")
         for name, statistics in self.features.items():
@@ -533,7 +597,7 @@ def _not_named(agreement: Agreement, job: Job) -> Clauses:
 
 
 def _features(terms: object, job: Job) -> int:
-    return len(terms.features if isinstance(terms, _Tabled) else job.features)
+    return len(terms.features if isinstance(terms, _Tabled | Binned) else job.features)
 
 
 def _beyond_limits(agreement: Agreement, job: Job, runs: Callable[[timedelta], int]) -> Clauses:
@@ -595,6 +659,8 @@ def disclosure(agreement: Agreement, job: Job) -> Disclosure:
             }
         case "lookup" | "score":
             return _disclosure_by_name(agreement, job.job)
+        case "evaluate" | "stability":
+            return _disclosure_of_bins(agreement, job.job)
 
 
 def _disclosure_by_name(agreement: Agreement, kind: Literal["lookup", "score"]) -> Disclosure:
@@ -611,6 +677,40 @@ def _disclosure_by_name(agreement: Agreement, kind: Literal["lookup", "score"]) 
             f"{whom} the score; with points chosen for it, also which bins they are in of {names}",
         ],
         partner: [asked, "neither points nor which bins have any"],
+    }
+
+
+def _disclosure_of_bins(agreement: Agreement, kind: Literal["evaluate", "stability"]) -> Disclosure:
+    bank, partner = agreement.parties.bank, agreement.parties.partner
+    terms: Binned | None = getattr(agreement.jobs, kind)
+    if terms is None:
+        raise ValueError(f"the agreement allows no {kind}")
+    minimum, names = terms.minimum_group, ", ".join(terms.features)
+    size, meet = f"the size of {partner}'s set", "and where these bins meet"
+    if terms.minimum_cell:
+        meet += f"; bins that hold fewer than {terms.minimum_cell} are not shown"
+    if kind == "stability":
+        return {
+            bank: [
+                size,
+                "how many customers are shared, also if fewer than the minimum",
+                f"if at least {minimum} are: how many of them are in each bin of {names}, {meet}",
+            ],
+            partner: [f"the size of {bank}'s set", "how many customers are shared"],
+        }
+    return {
+        bank: [
+            size,
+            "how many of its good and of its bad customers are shared, also if fewer than the "
+            "minimum",
+            f"if at least {minimum} of both are: how many good and bad are in each bin of {names}, "
+            f"{meet}",
+        ],
+        partner: [
+            f"the size of {bank}'s set",
+            "the sizes and shared counts of two nameless groups, of which the smaller is visibly "
+            "the bad one, and never who is in them",
+        ],
     }
 
 

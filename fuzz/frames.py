@@ -12,8 +12,8 @@ import numpy as np
 from google.protobuf.message import Message
 
 from federated._native import Scalar
-from federated.aggregation import insight
-from federated.aggregation.schema import Feature, FeatureTable, Groups
+from federated.aggregation import evaluate, insight
+from federated.aggregation.schema import Bins, BinTable, Feature, FeatureTable, Groups
 from federated.arrays import I64, U8
 from federated.channel import Channel, memory_pair
 from federated.errors import ConnectionLost
@@ -23,11 +23,13 @@ from federated.points import hash_ids, receive_points
 from federated.psi import intersect, lookup, overlap
 from federated.psi.lookup import Terms
 from federated.risk import score
+from federated.risk.binning import Edges
 from federated.risk.scorecard import Grid, Weights
 from fuzz.kernels import PUBLIC, SECRET
 from fuzz.target import Setup, Target
 from protos.concordat.v1 import run_pb2
 from protos.concordat.v1.run_pb2 import (
+    BinEdges,
     EncryptedRows,
     Frame,
     MaskedSums,
@@ -111,6 +113,9 @@ _CITY = Feature(
 _FEATURES = [_AGE, _CITY]
 _GROUPS = Groups(_OURS, np.arange(ROWS) % 2, 2)
 _TABLE = FeatureTable(_THEIRS, np.array([[30, 2]] * ROWS), np.ones((ROWS, 2), bool))
+_BINS = [Bins("age", 3), Bins("city", 2)]
+_EDGES = [Edges((20.0, 30.5), missing=True), Edges((1.0,), missing=False)]
+_BIN_TABLE = BinTable(_THEIRS, np.array([[2, 1]] * ROWS, np.uint8))
 _LAYOUT = Layout.plan([feature.columns for feature in _FEATURES], ROWS, PUBLIC.bits)
 
 
@@ -219,6 +224,29 @@ _ROLES: dict[str, tuple[Role, Role]] = {
             _SCORE_TERMS,
             bank_size=ROWS,
             sign=_sign,
+            release=_release,
+        ),
+    ),
+    "evaluate": (
+        lambda ch: evaluate.run_bank(
+            ch,
+            _GROUPS,
+            _BINS,
+            PUBLIC,
+            partner_size=ROWS,
+            minimum_group=MINIMUM,
+            key_bits=PUBLIC.bits,
+            release=_release,
+        ),
+        lambda ch: evaluate.run_partner(
+            ch,
+            _BIN_TABLE,
+            _EDGES,
+            _BINS,
+            SECRET,
+            bank_size=ROWS,
+            groups=2,
+            minimum_group=MINIMUM,
             release=_release,
         ),
     ),
@@ -345,6 +373,19 @@ def _removed_rows(_: Path) -> Target:
     return Target(receive, [said(keys, head.message(bytes(64)))])
 
 
+def _bin_edges(_: Path) -> Target:
+    def receive(data: bytes) -> None:
+        for edges, feature in zip(
+            evaluate._receive_edges(channel(data), _BINS), _BINS, strict=True
+        ):
+            assert len(edges.inner) < feature.most
+            assert list(edges.inner) == sorted(set(edges.inner))
+
+    told = [BinEdges.Feature(inner=one.inner, missing=one.missing) for one in _EDGES]
+    frames = [BinEdges(features=told[:1]), BinEdges(features=told[1:], last=True)]
+    return Target(receive, [said(*frames)])
+
+
 def _packed() -> np.ndarray[tuple[int, int], np.dtype[np.uint64]]:
     rows = np.arange(ROWS).astype(np.uint64)
     return _TABLE.pack(rows, _FEATURES, _LAYOUT)
@@ -357,6 +398,7 @@ TARGETS: dict[str, Setup] = {
     "masked-sums": _masked_sums,
     "released-sums": _released_sums,
     "removed-rows": _removed_rows,
+    "bin-edges": _bin_edges,
     **{
         f"{name}-{side}": _role(name, at)
         for name in _ROLES

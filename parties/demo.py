@@ -34,7 +34,11 @@ valid: {{from: 2025-01-01T00:00:00+08:00, until: 2035-01-01T00:00:00+08:00}}
 retention_days: 365
 impact_assessment: demo, none made
 data:
-  bank: {{dataset: customers, identifier: phone, categories: [customer-profile]}}
+  bank:
+    dataset: customers
+    identifier: phone
+    categories: [customer-profile]
+    label: {{column: repaid, bad: ["no"]}}
   partner:
     dataset: {dataset}
     identifier: phone
@@ -58,6 +62,15 @@ jobs:
     key_bits: 2048
     exponents: full
     statistics: [count, sum, mean, variance, share, histogram]
+  evaluate:
+    features: [{evaluated}]
+    binning: quantile
+    bins: 5
+    minimum_group: 50
+    minimum_cell: 10
+    release: exact
+    key_bits: 2048
+    exponents: full
 {by_name}limits: {{runs_per_day: 50}}
 """
 
@@ -97,6 +110,10 @@ TELCO_FEATURES = """\
       night_calls: {unit: share of calls, lower: 0, upper: 1, decimals: 3}"""
 
 
+SHOP = (SHOP_FEATURES, "spend_12m, days_between_orders")
+TELCO = (TELCO_FEATURES, "contacts, night_calls")
+
+
 class Deal(NamedTuple):
     """What differs between the demo's agreements."""
 
@@ -106,13 +123,14 @@ class Deal(NamedTuple):
     dataset: str
     category: str
     features: str
+    evaluated: str
     by_name: str = ""
 
 
 DEALS = (
-    Deal("offers", "credit-offer", "shop", "shoppers", "purchase-history", SHOP_FEATURES, BY_NAME),
-    Deal("lending", "credit-assessment", "telco", "subscribers", "ties", TELCO_FEATURES),
-    Deal("adverts", "advertising", "shop", "shoppers", "purchase-history", SHOP_FEATURES),
+    Deal("offers", "credit-offer", "shop", "shoppers", "purchase-history", *SHOP, BY_NAME),
+    Deal("lending", "credit-assessment", "telco", "subscribers", "ties", *TELCO),
+    Deal("adverts", "advertising", "shop", "shoppers", "purchase-history", *SHOP),
 )
 
 JOB = """\
@@ -164,8 +182,11 @@ def generate(folder: Path) -> None:
     ).astype(str)
     people.loc[people.index[::97], "days_between_orders"] = ""  # ordered only once
 
+    risk = 0.05 + people["night_calls"].astype(float)
+    people["repaid"] = np.where(random.random(PEOPLE) < risk, "no", "yes")
+
     bank, shop, telco = people[:4_000], people[1_500:5_000], people[2_500:]
-    bank[["phone", "age"]].to_csv(folder / "customers.csv", index=False)
+    bank[["phone", "age", "repaid"]].to_csv(folder / "customers.csv", index=False)
     bank[["phone"]].tail(40).to_csv(folder / "applicants.csv", index=False)
     shop[["phone", "spend_12m", "days_between_orders"]].to_csv(folder / "shoppers.csv", index=False)
     telco[["phone", "contacts", "night_calls"]].to_csv(folder / "subscribers.csv", index=False)
@@ -306,6 +327,8 @@ class _Story:
         self._job("score", "offers", "credit-offer")
         self._say("The same bank with the telecom operator, under an agreement of their own.")
         self._job("insight", "lending", "credit-assessment")
+        self._say("How much would the operator's figures say about who repays? (WOE and IV)")
+        self._job("evaluate", "lending", "credit-assessment")
 
     def _be_refused(self) -> None:
         self._say("Nobody consented to advertising: refused by the gate.")

@@ -177,6 +177,12 @@ class TooManyAttempts(ConcordatError):
     code = "E632"
 
 
+class EarlierRunUnfit(ConcordatError):
+    """A stability names an earlier run that nothing can be measured against."""
+
+    code = "E633"
+
+
 class WitnessNotConfigured(ConcordatError):
     """An agreement requires a third witness that this node does not know."""
 

@@ -16,12 +16,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from compliance.agreement import Agreement, Job, Lookup, Score
+from compliance.agreement import Agreement, Binned, Job, Lookup, Score
 from compliance.canonical import canonical
 from federated._native import SecretKey
-from federated.aggregation import insight
+from federated.aggregation import evaluate, insight
+from federated.aggregation.evaluate import Distribution
 from federated.aggregation.schema import (
     Aggregates,
+    BinTable,
     Feature,
     FeatureAggregate,
     FeatureTable,
@@ -35,7 +37,7 @@ from federated.paillier import keys
 from federated.psi import intersect, lookup, overlap
 from federated.risk import score
 from federated.risk.scorecard import Scorecard, weigh
-from parties import tables
+from parties import bins, tables
 from parties.sources import Scaled, scaled, segments
 from parties.watch import LIST, Watch
 
@@ -65,6 +67,7 @@ class Run:
     card: Scorecard | None = None  # the bank's, for a score
     watch: Watch | None = None  # for an early warning
     use: tables.Use | None = None  # for a lookup or score
+    earlier: bins.Earlier | None = None  # the run that a stability is measured against
 
     def table(self) -> tables.Use:
         if self.use is None:
@@ -83,13 +86,20 @@ class Outcome:
 
 
 # Who encrypts, and so tells the other side its modulus.
-ENCRYPTS = {("partner", "insight"), ("bank", "score")}
+ENCRYPTS = {
+    ("partner", "insight"),
+    ("partner", "evaluate"),
+    ("partner", "stability"),
+    ("bank", "score"),
+}
 
 
 def columns(agreement: Agreement, job: Job, role: str) -> list[str]:
     """The columns of the role's dataset that the job reads beside the identifier."""
-    if job.job in {"lookup", "score"} and role == "partner":
+    if job.job in {"lookup", "score", "evaluate", "stability"} and role == "partner":
         return list(getattr(agreement.jobs, job.job).features)
+    if job.job == "evaluate" and agreement.data.bank.label:
+        return [agreement.data.bank.label.column]
     if job.job != "insight":
         return []
     if role == "bank":
@@ -461,12 +471,93 @@ def _partner_score(run: Run) -> None:
     _answer(run, table)
 
 
+# evaluate, stability
+
+
+def _terms(run: Run) -> Binned:
+    terms = getattr(run.agreement.jobs, run.job.job)
+    if isinstance(terms, Binned):
+        return terms
+    raise ValueError(f"the agreement allows no {run.job.job}")
+
+
+def _distributions(run: Run, groups: Groups) -> list[Distribution] | None:
+    terms = _terms(run)
+    return evaluate.run_bank(
+        run.channel,
+        groups,
+        bins.features(run.agreement, terms, run.earlier),
+        keys.peer_key(run.modulus, terms.key_bits),
+        partner_size=run.peer_size,
+        minimum_group=terms.minimum_group,
+        key_bits=terms.key_bits,
+        release=run.release,
+        progress=run.progress,
+    )
+
+
+def _bank_evaluate(run: Run) -> Outcome:
+    label = run.agreement.data.bank.label
+    if label is None:
+        raise ValueError("the agreement names no label")
+    bad, known = bins.labelled(run.material.frame, label)
+    rows = np.flatnonzero(known)
+    if len(rows) < len(known):
+        run.note("without_label", int(len(known) - len(rows)))
+    found = _distributions(run, Groups(run.material.ids.take(rows), bad[rows], 2))
+    terms = _terms(run)
+    table = bins.evaluated(terms.features, found or [], terms.minimum_cell)
+    summary: dict[str, Any] = {"minimum_group": terms.minimum_group, "suppressed": found is None}
+    if found is not None:
+        good, bad_ = found[0].counts.sum(axis=1).tolist()
+        shown = bins.by_feature(table, "total_iv")
+        summary |= {"good": good, "bad": bad_, "sign": bins.SIGN, "table": shown}
+    return Outcome("evaluate.csv", bins.to_csv(bins.EVALUATED, table), summary)
+
+
+def _bank_stability(run: Run) -> Outcome:
+    everyone = np.zeros(len(run.material.ids), np.int64)
+    found = _distributions(run, Groups(run.material.ids, everyone, 1))
+    terms = _terms(run)
+    table = bins.compared(terms.features, found or [], run.earlier, terms.minimum_cell)
+    summary: dict[str, Any] = {"minimum_group": terms.minimum_group, "suppressed": found is None}
+    if found is not None:
+        run.note("bins", bins.kept(terms.features, [one.edges for one in found], table))
+        summary["shared"] = int(found[0].counts.sum())
+        if run.earlier is not None:
+            summary["table"] = bins.by_feature(table, "total_psi", "shift")
+    return Outcome("stability.csv", bins.to_csv(bins.COMPARED, table), summary)
+
+
+def _partner_bins(run: Run) -> None:
+    terms = _terms(run)
+    asked = bins.features(run.agreement, terms, run.earlier)
+    placed = bins.placed(run.material.frame, asked, terms)
+    run.note("values", placed.counts)
+    run.note("bins", bins.kept(terms.features, placed.edges))
+    evaluate.run_partner(
+        run.channel,
+        BinTable(run.material.ids, placed.bins),
+        placed.edges,
+        asked,
+        run.secret_key(terms.key_bits),
+        bank_size=run.peer_size,
+        groups=2 if run.job.job == "evaluate" else 1,
+        minimum_group=terms.minimum_group,
+        short_exponents=terms.exponents == "short",
+        release=run.release,
+        progress=run.progress,
+    )
+
+
 _BANK = {
     "overlap": _bank_overlap,
     "intersect": _bank_intersect,
     "insight": _bank_insight,
     "lookup": _bank_lookup,
     "score": _bank_score,
+    "evaluate": _bank_evaluate,
+    "stability": _bank_stability,
 }
 _PARTNER: dict[str, Callable[[Run], Outcome | None]] = {
     "overlap": _partner_overlap,
@@ -474,4 +565,6 @@ _PARTNER: dict[str, Callable[[Run], Outcome | None]] = {
     "insight": _partner_insight,
     "lookup": _partner_lookup,
     "score": _partner_score,
+    "evaluate": _partner_bins,
+    "stability": _partner_bins,
 }

@@ -47,10 +47,11 @@ from federated.hooks import Progress, silent
 from federated.identifiers import Ids, with_kind
 from federated.psi.lookup import Copy, Table
 from federated.risk.scorecard import Scorecard, weigh
-from parties import agreements, jobs, results, runs, scorecards, tables, witnessing
+from parties import agreements, bins, jobs, results, runs, scorecards, tables, witnessing
 from parties.errors import (
     Busy,
     Cancelled,
+    EarlierRunUnfit,
     HomeUnusable,
     InternalError,
     JobError,
@@ -486,6 +487,7 @@ class Session:
 
     def play(self, theirs: Hello) -> None:
         """The whole run after the greeting. Leaves result and receipt in the report."""
+        earlier = self._earlier()
         if not self.ours.table_epoch or self.ours.table_epoch != theirs.table_epoch:
             self.copy = self.held = None  # the partner makes a new table
         material = self._load_held(self.held) if self.held else self._load()
@@ -521,9 +523,26 @@ class Session:
             card=self.card,
             watch=self._watched(),
             use=self._use(theirs),
+            earlier=earlier,
         )
         outcome = jobs.bank(job) if self.role == "bank" else jobs.partner(job)
         self._complete(intent, outcome, theirs.code_version)
+
+    def _earlier(self) -> bins.Earlier | None:
+        """The run that this one is measured against, as this side remembers it."""
+        if self.job.since is None:
+            return None
+        with self.node.reading() as conn:
+            run = runs.find_run(conn, self.job.since)
+        same = {"job": self.job.job, "agreement": self.agreement.agreement, "peer": self.peer.name}
+        bins_ = run["report"].get("bins", {}) if same.items() <= run.items() else {}
+        asked = getattr(self.agreement.jobs, self.job.job).features
+        if run["state"] != runs.COMPLETED or not set(asked) <= bins_.keys():
+            raise EarlierRunUnfit(
+                "The run named in `since` is no earlier run of this job that had a result.",
+                "`concordat job list HOME` shows the runs; without `since` this one starts anew.",
+            )
+        return bins.Earlier.of(run["report"])
 
     def _load(self) -> jobs.Material:
         """Read the table, and leave out whom the gate does not let in."""

@@ -387,6 +387,13 @@ _NUMBER = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
 _EXACT = Context(prec=400)  # digits of the largest double with room for decimals
 
 
+def is_missing(text: pa.LargeStringArray) -> NDArray[np.bool_]:
+    """Where nothing stands, or a word for it: bool (n,)."""
+    missing = pc.or_(pc.is_null(text), pc.is_in(pc.utf8_lower(text), _MISSING))
+    found: NDArray[np.bool_] = missing.to_numpy(zero_copy_only=False)
+    return found
+
+
 @dataclass(frozen=True)
 class Numbers:
     """values: float64 (n,), the nearest to each text; NaN where it is missing or no number.

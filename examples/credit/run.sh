@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Two institutions, their tables and consents, one agreement, five jobs, two verified logs.
+# Two institutions, their tables and consents, one agreement, six jobs, two verified logs.
 # Usage: examples/credit/run.sh DATA_DIR OUT_DIR
 set -euo pipefail
 
@@ -73,6 +73,7 @@ head -n 201 "$out/intersect.csv" > "$nodes/people.csv"
 cp "$here/lookup.yaml" "$nodes/"
 concordat job run "$bank" "$nodes/lookup.yaml" --output "$out/lookup.csv"
 concordat job run "$bank" "$here/score.yaml" --output "$out/score.csv"
+concordat job run "$bank" "$here/evaluate.yaml" --output "$out/evaluate.csv"
 
 echo "== Audit"
 concordat audit verify "$bank"
@@ -81,4 +82,5 @@ concordat audit verify "$partner"
 python "$here/summarise.py" "$bank" "$partner" > "$out/summary.json"
 kill $(jobs -p)
 wait
-echo "== Results: overlap.json, intersect.csv, insight.csv, lookup.csv, score.csv, summary.json in $out"
+echo "== Results in $out: overlap.json, intersect.csv, insight.csv, lookup.csv, score.csv, evaluate.csv,"
+echo "   summary.json"

@@ -177,6 +177,45 @@ WORDS = {
         ("never who", "never who"),
         ("neither points nor which bins have any", "neither points nor which bins have any"),
     ],
+    ("evaluate", "bank"): [
+        ("the size of shop's set", "the size of the partner's set"),
+        (
+            "how many of its good and of its bad customers are shared",
+            "how many of its good and of its bad customers are shared",
+        ),
+        ("if at least 50 of both are", "if both reach the minimum"),
+        (
+            "how many good and bad are in each bin of spend_12m",
+            "how many good and bad are in each bin of the partner's features",
+        ),
+        ("where these bins meet", "where these bins meet"),
+        ("bins that hold fewer than 10 are not shown", "`minimum_cell` are not shown"),
+    ],
+    ("evaluate", "shop"): [
+        ("the size of bank's set", "the size of the bank's set"),
+        (
+            "the sizes and shared counts of two nameless groups, of which the smaller is visibly "
+            "the bad one",
+            "sizes and shared counts of two nameless groups, of which the smaller is visibly the "
+            "bad one",
+        ),
+        ("never who", "never who"),
+    ],
+    ("stability", "bank"): [
+        ("the size of shop's set", "the size of the partner's set"),
+        ("how many customers are shared", "how many customers are shared"),
+        ("if at least 50 are", "if that reaches the minimum"),
+        (
+            "how many of them are in each bin of days_between_orders",
+            "how many of them are in each bin of the partner's features",
+        ),
+        ("where these bins meet", "where these bins meet"),
+        ("bins that hold fewer than 10 are not shown", "`minimum_cell` are not shown"),
+    ],
+    ("stability", "shop"): [
+        ("the size of bank's set", "the size of the bank's set"),
+        ("how many customers are shared", "how many customers are shared"),
+    ],
 }
 
 

@@ -45,6 +45,8 @@ JOBS = [
     "job-lookup.yaml",
     "job-score.yaml",
     "job-early-warning.yaml",
+    "job-evaluate.yaml",
+    "job-stability.yaml",
 ]
 
 

@@ -1,6 +1,7 @@
 """Made-up people for examples/credit, with the quirks of real files, and the join to expect."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,11 @@ def generate(folder: Path, seed: int, people: int = 4_000) -> tuple[Side, Side]:
         pay[f"bill_amt{month}"] = random.integers(-300_000, 1_400_000, people)
     for month in range(1, 7):
         pay[f"pay_amt{month}"] = random.integers(0, 1_200_000, people)
+    # Some gaps, a column of few values, one of a single value, and one that is mostly zero.
+    pay.loc[random.random(people) < 0.1, "pay_amt5"] = np.nan
+    pay["pay_6"] = random.choice([-1, 0], people, p=[0.1, 0.9])
+    pay["pay_5"] = 2
+    pay["bill_amt6"] = np.where(random.random(people) < 0.6, 0, pay["bill_amt6"])
     bank, partner = table[: people * 9 // 10], pay[people // 5 :].sample(frac=1, random_state=seed)
 
     sides = []
@@ -161,6 +167,32 @@ def expected(bank: Side, partner: Side, now: pd.Timestamp) -> tuple[list[str], p
                     }
                 )
     return sorted(shared["phone"]), pd.DataFrame(rows)
+
+
+def evaluated(bank: Side, partner: Side, now: pd.Timestamp) -> pd.DataFrame:
+    """The table of the evaluation: WOE and IV over deciles of the partner's eligible rows."""
+    ours = _eligible(bank, "partner", {"customer-profile", "credit-performance"}, now)
+    theirs = _eligible(partner, "bank", {"payment-behaviour"}, now)
+    shared = ours.merge(theirs, on="phone")
+    bad = shared["default_next_month"] == 1
+    rows = []
+    for feature in theirs.columns.drop("phone"):
+        cuts = theirs[feature].quantile(np.linspace(0, 1, 11)).drop_duplicates().tolist()
+        edges = [-np.inf, *cuts[1:-1], np.inf]
+        inside = [(f"{i + 1}", *ends) for i, ends in enumerate(pairwise(edges))]
+        masks = [(shared[feature] > low) & (shared[feature] <= up) for _, low, up in inside]
+        if theirs[feature].isna().any():
+            inside.append(("missing", -np.inf, np.inf))
+            masks.append(shared[feature].isna())
+        parts = []
+        for (name, low, up), mask in zip(inside, masks, strict=True):
+            b, g = int((mask & bad).sum()), int((mask & ~bad).sum())
+            share_bad, share_good = (b or 0.5) / bad.sum(), (g or 0.5) / (~bad).sum()
+            woe = np.log(share_bad / share_good)
+            row = {"feature": feature, "bin": name, "lower": low, "upper": up, "good": g, "bad": b}
+            parts.append({**row, "woe": woe, "iv": (share_bad - share_good) * woe})
+        rows += [{**part, "total_iv": sum(p["iv"] for p in parts)} for part in parts]
+    return pd.DataFrame(rows).replace([-np.inf, np.inf], np.nan)
 
 
 def _eligible(side: Side, recipient: str, categories: set[str], now: pd.Timestamp) -> pd.DataFrame:

@@ -3,39 +3,48 @@
 import json
 import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from people import expected, generate
+from people import evaluated, expected, generate
 
 ROOT = Path(__file__).parents[2]
 
 
+class Ran(NamedTuple):
+    """What a run left, and what it should have."""
+
+    out: Path
+    phones: list[str]
+    insight: pd.DataFrame
+    evaluate: pd.DataFrame
+
+
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], pd.DataFrame]:
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     data, out = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("out") / "new"
-    bank, partner = generate(data, seed=7)
+    (bank, partner), now = generate(data, seed=7), pd.Timestamp.now(tz="UTC")
     partner.table.to_csv(out.parent / "payments.csv", index=False)
-    phones, insight = expected(bank, partner, pd.Timestamp.now(tz="UTC"))
     done = subprocess.run(
         [ROOT / "examples/credit/run.sh", data, out], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return out, phones, insight
+    return Ran(out, *expected(bank, partner, now), evaluated(bank, partner, now))
 
 
-def test_overlap_and_intersect_are_the_join(ran: tuple[Path, list[str], pd.DataFrame]) -> None:
-    out, phones, _ = ran
+def test_overlap_and_intersect_are_the_join(ran: Ran) -> None:
+    out, phones = ran.out, ran.phones
     assert json.loads((out / "overlap.json").read_text())["count"] == len(phones) > 1_000
     found = pd.read_csv(out / "intersect.csv", dtype=str)
     assert list(found) == ["phone"]
     assert found["phone"].tolist() == phones
 
 
-def test_insight_is_the_join(ran: tuple[Path, list[str], pd.DataFrame]) -> None:
-    out, _, insight = ran
+def test_insight_is_the_join(ran: Ran) -> None:
+    out, insight = ran.out, ran.insight
     found = pd.read_csv(out / "insight.csv", dtype={"age_band": str, "limit_band": str})
     assert list(found) == [
         "age_band",
@@ -60,6 +69,18 @@ def test_insight_is_the_join(ran: tuple[Path, list[str], pd.DataFrame]) -> None:
         )
 
 
+def test_evaluate_is_the_join(ran: Ran) -> None:
+    found = pd.read_csv(ran.out / "evaluate.csv", dtype={"bin": str})
+    assert list(found) == list(ran.evaluate)
+    assert found["feature"].nunique() == 18
+    assert found.groupby("feature")["bin"].count().loc[["pay_5", "pay_6"]].tolist() == [1, 1]
+    assert (found["bin"] == "missing").sum() == 1
+    for name in ("feature", "bin", "good", "bad"):
+        assert found[name].tolist() == ran.evaluate[name].tolist(), name
+    for name in ("lower", "upper", "woe", "iv", "total_iv"):
+        pd.testing.assert_series_equal(found[name], ran.evaluate[name], rtol=1e-12)
+
+
 def partners(out: Path) -> pd.DataFrame:
     """The partner's rows of the customers in common, by phone."""
     table = pd.read_csv(out.parent / "payments.csv", dtype={"phone": str})
@@ -67,8 +88,8 @@ def partners(out: Path) -> pd.DataFrame:
     return table[table["phone"].isin(phones)].sort_values("phone", ignore_index=True)
 
 
-def test_lookup_is_the_join(ran: tuple[Path, list[str], pd.DataFrame]) -> None:
-    out, phones, _ = ran
+def test_lookup_is_the_join(ran: Ran) -> None:
+    out, phones = ran.out, ran.phones
     columns = ["phone", "pay_0", "pay_2", "pay_3"]
     found = pd.read_csv(out / "lookup.csv", dtype={"phone": str})
     assert list(found) == columns
@@ -76,8 +97,8 @@ def test_lookup_is_the_join(ran: tuple[Path, list[str], pd.DataFrame]) -> None:
     pd.testing.assert_frame_equal(found, partners(out)[columns].head(200))
 
 
-def test_scores_are_the_plain_calculation(ran: tuple[Path, list[str], pd.DataFrame]) -> None:
-    out, phones, _ = ran
+def test_scores_are_the_plain_calculation(ran: Ran) -> None:
+    out, phones = ran.out, ran.phones
     card = yaml.safe_load((ROOT / "examples/credit/scorecard.yaml").read_text())
     people = partners(out)
     score = pd.Series(card["base"], people.index)
@@ -92,8 +113,8 @@ def test_scores_are_the_plain_calculation(ran: tuple[Path, list[str], pd.DataFra
     assert found["score"].nunique() > 50
 
 
-def test_summary_says_what_was_left_out(ran: tuple[Path, list[str], pd.DataFrame]) -> None:
-    out, _, _ = ran
+def test_summary_says_what_was_left_out(ran: Ran) -> None:
+    out = ran.out
     summary = json.loads((out / "summary.json").read_text())
     bank = summary["bank"]["runs"]["insight"]
     assert sum(bank["rows"]["rejected"].values()) == 5

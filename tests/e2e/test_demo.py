@@ -29,7 +29,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 def test_it_tells_the_whole_story(demo: tuple[Path, str]) -> None:
     _, said = demo
-    assert said.count("$ concordat job run") == 8
+    assert said.count("$ concordat job run") == 9
     assert "E401" in said and "E310" in said  # refused by the gate, and by the agreement
     assert re.search(r"suppressed segments: 1\b", said)  # and by the threshold
     assert len(re.findall(r"asked: 3\d\n +found: \d\d\n", said)) == 2
