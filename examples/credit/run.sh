@@ -75,6 +75,9 @@ concordat job run "$bank" "$nodes/lookup.yaml" --output "$out/lookup.csv"
 concordat job run "$bank" "$here/score.yaml" --output "$out/score.csv"
 concordat job run "$bank" "$here/evaluate.yaml" --output "$out/evaluate.csv"
 
+# The bank's own: have the scores of large limits moved away from those of small ones?
+python "$here/stability.py" "$out/score.csv" "$data/bank_customers.csv" "$out/stability.csv"
+
 echo "== Audit"
 concordat audit verify "$bank"
 concordat audit verify "$partner"
@@ -83,4 +86,4 @@ python "$here/summarise.py" "$bank" "$partner" > "$out/summary.json"
 kill $(jobs -p)
 wait
 echo "== Results in $out: overlap.json, intersect.csv, insight.csv, lookup.csv, score.csv, evaluate.csv,"
-echo "   summary.json"
+echo "   stability.csv, summary.json"

@@ -28,6 +28,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     data, out = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("out") / "new"
     (bank, partner), now = generate(data, seed=7), pd.Timestamp.now(tz="UTC")
     partner.table.to_csv(out.parent / "payments.csv", index=False)
+    bank.table.to_csv(out.parent / "customers.csv", index=False)
     done = subprocess.run(
         [ROOT / "examples/credit/run.sh", data, out], capture_output=True, text=True, check=False
     )
@@ -111,6 +112,25 @@ def test_scores_are_the_plain_calculation(ran: Ran) -> None:
     assert found["phone"].tolist() == phones
     assert found["score"].tolist() == score.tolist()
     assert found["score"].nunique() > 50
+
+
+def test_stability_is_the_plain_calculation(ran: Ran) -> None:
+    score = pd.read_csv(ran.out / "score.csv", dtype={"phone": str})
+    limits = pd.read_csv(ran.out.parent / "customers.csv", dtype={"phone": str})
+    joined = score.merge(limits, on="phone")
+    expected = joined.loc[joined["limit_bal"] <= 100_000, "score"]
+    actual = joined.loc[joined["limit_bal"] > 300_000, "score"]
+    inner = np.unique(np.quantile(expected, np.linspace(0, 1, 11)))[1:-1]
+    edges = [-np.inf, *inner, np.inf]
+    counts = [pd.cut(s, edges).value_counts(sort=False).to_numpy() for s in (expected, actual)]
+    found = pd.read_csv(ran.out / "stability.csv")
+    assert found["expected"].tolist() == counts[0].tolist()
+    assert found["actual"].tolist() == counts[1].tolist()
+    assert found["upper"].tolist()[:-1] == inner.tolist() == found["lower"].tolist()[1:]
+    p, q = (np.where(c == 0, 0.5, c) / c.sum() for c in counts)
+    psi = (q - p) * np.log(q / p)
+    assert found["psi"].to_numpy() == pytest.approx(psi)
+    assert found["total_psi"].to_numpy() == pytest.approx(psi.sum())
 
 
 def test_summary_says_what_was_left_out(ran: Ran) -> None:
