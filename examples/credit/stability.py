@@ -22,9 +22,12 @@ def main(scores: Path, customers: Path, out: Path) -> None:
     limit = pd.Series(numbers(table.frame["limit_bal"]).values, table.ids.to_strings().to_pylist())
     score = pd.read_csv(scores, dtype={"phone": str}).set_index("phone")["score"].astype(float)
     of_each = limit.reindex(score.index)
-    edges, found = between(
-        score[of_each <= 100_000].to_numpy(), score[of_each > 300_000].to_numpy()
-    )
+    small, large = score[of_each <= 100_000].to_numpy(), score[of_each > 300_000].to_numpy()
+    if not (len(small) and len(large)):
+        side = "above 300,000" if len(small) else "up to 100,000"
+        print(f"  Nobody with a score has a limit {side}: nothing to compare, no {out.name}.")
+        return
+    edges, found = between(small, large)
     with out.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["bin", "lower", "upper", "expected", "actual", "psi", "total_psi"])
