@@ -151,7 +151,8 @@ class Log:
             "run": runs,
         }
         try:
-            insert_columns(conn, log_entries, rows)
+            if leaves:
+                insert_columns(conn, log_entries, rows)
             if nodes:
                 columns = zip(("level", "index", "hash"), zip(*nodes, strict=True), strict=True)
                 insert_columns(conn, log_nodes, {name: list(values) for name, values in columns})

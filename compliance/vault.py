@@ -141,12 +141,11 @@ class VaultKeys:
 
     def opened(self, wrapped: pd.DataFrame) -> tuple[U8, NDArray[np.bool_]]:
         """As `unwrap`, with zeros for the secrets that do not open; and which do."""
-        sound = np.array([len(secret) == WRAPPED_BYTES for secret in wrapped["secret"]], np.bool_)
-        sealed = np.zeros((len(wrapped), WRAPPED_BYTES), np.uint8)
-        sealed[sound] = from_bytes(wrapped.loc[sound, "secret"], WRAPPED_BYTES)
+        sealed, secret_sound = _rows(wrapped["secret"], WRAPPED_BYTES)
+        of, subject_sound = _rows(wrapped["subject"], KEY_BYTES)
         under = np.array(wrapped["wrapping_key"].tolist(), "S16")
-        secrets, opened = self.open(sealed, from_bytes(wrapped["subject"], KEY_BYTES), under)
-        return secrets, opened & sound
+        secrets, opened = self.open(sealed, of, under)
+        return secrets, opened & secret_sound & subject_sound
 
     def open(self, sealed: U8, of: U8, under: NDArray[np.bytes_]) -> tuple[U8, NDArray[np.bool_]]:
         """Secrets, uint8 (n, 32), zeros for those that do not open; and which do.
@@ -179,6 +178,14 @@ def wrapping_id(key: bytes) -> str:
 
 def _each(keys: bytes) -> list[bytes]:
     return [keys[at : at + KEY_BYTES] for at in range(0, len(keys), KEY_BYTES)]
+
+
+def _rows(values: pd.Series, width: int) -> tuple[U8, NDArray[np.bool_]]:
+    """uint8 (n, width), zeros for values of another length; and which have that length."""
+    sound = np.array([len(value) == width for value in values], np.bool_)
+    rows = np.zeros((len(values), width), np.uint8)
+    rows[sound] = from_bytes(values[sound], width)
+    return rows, sound
 
 
 def create_key(path: Path, count: int = 1) -> None:

@@ -280,11 +280,11 @@ def test_the_same_is_not_proposed_twice(staffed):
 
 
 def test_what_the_log_may_not_hold_is_kept_until_the_decision(staffed):
-    made = propose(staffed, "wang", act="consent.erased", detail=b"person 7", note="x")
+    made = propose(staffed, "li", act="consent.erased", detail=b"person 7", note="x")
     assert made.detail == b"person 7"
     assert b"person 7" not in canonical(list(entries(staffed).values()))
     assert problems(staffed) == []
-    refuse(staffed, "li", made)
+    refuse(staffed, "he", made)
     with read(staffed.engine) as conn:
         assert people.find_proposal(conn, made.id).detail == b""
     assert problems(staffed) == []
@@ -378,7 +378,7 @@ def test_carrying_it_out_twice_or_otherwise_is_found(staffed):
     ],
 )
 def test_the_tables_are_what_the_log_says(staffed, statement, finding):
-    made = propose(staffed, "wang", act="consent.erased", detail=b"person 7", note="x")
+    made = propose(staffed, "li", act="consent.erased", detail=b"person 7", note="x")
     with write(staffed.engine) as conn:
         conn.execute(statement)
     assert finding.format(made.id[:8]) in [where for where, _ in problems(staffed)]
