@@ -18,6 +18,7 @@ from federated.arrays import I64, U8
 from federated.channel import Channel, memory_pair
 from federated.errors import ConnectionLost
 from federated.identifiers import Ids
+from federated.paillier.ciphertexts import encode
 from federated.paillier.packing import Layout, to_integers
 from federated.points import hash_ids, receive_points
 from federated.psi import intersect, lookup, overlap
@@ -323,7 +324,7 @@ def _encrypted_rows(_: Path) -> Target:
 
     rows = EncryptedRows(
         points=hash_ids(_THEIRS).tobytes(),
-        ciphertexts=insight._to_bytes(PUBLIC.encrypt(_packed())),
+        ciphertexts=encode(PUBLIC.encrypt(_packed())).tobytes(),
         last=True,
     )
     return Target(receive, [said(rows)])
@@ -338,7 +339,7 @@ def _masked_sums(_: Path) -> Target:
         for counts in insight._read_counts(plain, _LAYOUT):
             insight._answer(counts, _LAYOUT, MINIMUM)
 
-    data = insight._to_bytes(PUBLIC.encrypt(_packed()))
+    data = encode(PUBLIC.encrypt(_packed())).tobytes()
     parts = [data[:100], data[100:]]
     messages = [MaskedSums(ciphertexts=part, last=part is parts[-1]) for part in parts]
     return Target(receive, [said(*messages)])

@@ -32,9 +32,10 @@ from federated.aggregation.schema import (
 )
 from federated.arrays import I64, U8, U64, Bool
 from federated.channel import Channel
-from federated.errors import AnswersDisagree, GroupTooSmall, InvalidCiphertext, ProtocolViolation
+from federated.errors import AnswersDisagree, GroupTooSmall, ProtocolViolation
 from federated.hooks import Progress, Release, silent
 from federated.paillier import keys
+from federated.paillier.ciphertexts import encode, parse
 from federated.paillier.packing import Counts, Layout, from_integers, to_integers
 from federated.pipeline import pipelined
 from federated.points import (
@@ -262,7 +263,9 @@ def _send_rows(
         sent += len(points)
         channel.send(
             EncryptedRows(
-                points=points.tobytes(), ciphertexts=_to_bytes(ciphertexts), last=sent == total
+                points=points.tobytes(),
+                ciphertexts=encode(ciphertexts).tobytes(),
+                last=sent == total,
             )
         )
         progress("encrypt and send rows", sent, total)
@@ -281,7 +284,7 @@ def _receive_rows(
         received += len(points)
         yield (
             points,
-            _parse_ciphertexts(frame.ciphertexts, len(points) * len(layout.plaintexts), public),
+            parse(frame.ciphertexts, len(points) * len(layout.plaintexts), public),
         )
     progress("add encrypted rows", expected, expected)
 
@@ -294,26 +297,8 @@ def _spread(group: I64, plaintexts: int) -> I64:
 # Ciphertexts
 
 
-def _parse_ciphertexts(data: bytes, count: int, public: PublicKey) -> U64:
-    limbs = public.bits // 32
-    if len(data) != 8 * limbs * count:
-        raise ProtocolViolation("The other side sent a wrong number of ciphertexts.")
-    ciphertexts = np.frombuffer(data, "<u8").reshape(count, limbs)
-    try:
-        public.check(ciphertexts)
-    except ValueError:
-        raise InvalidCiphertext(
-            "The other side sent a ciphertext that is zero, too large or not coprime to the key."
-        ) from None
-    return ciphertexts
-
-
-def _to_bytes(ciphertexts: U64) -> bytes:
-    return ciphertexts.astype("<u8", copy=False).tobytes()
-
-
 def _send_ciphertexts(channel: Channel, ciphertexts: U64) -> None:
-    data = _to_bytes(ciphertexts)
+    data = encode(ciphertexts).tobytes()
     for part in chunks(len(data), channel.room):
         channel.send(MaskedSums(ciphertexts=data[part], last=part.stop == len(data)))
 
@@ -328,7 +313,7 @@ def _receive_ciphertexts(channel: Channel, count: int, public: PublicKey) -> U64
         data += frame.ciphertexts
         if len(data) > size or not (frame.ciphertexts or last):
             raise ProtocolViolation("The other side sent a wrong number of sums.")
-    return _parse_ciphertexts(bytes(data), count, public)
+    return parse(bytes(data), count, public)
 
 
 # Answers

@@ -14,10 +14,11 @@ import numpy as np
 from federated._native import PublicKey, Rerandomiser, SecretKey
 from federated.arrays import I64, U8, U64
 from federated.channel import Channel
-from federated.errors import AnswersDisagree, InvalidCiphertext, InvalidKey, ProtocolViolation
+from federated.errors import AnswersDisagree, InvalidKey, ProtocolViolation
 from federated.hooks import Progress, Release, silent
 from federated.identifiers import Ids
 from federated.paillier import keys
+from federated.paillier.ciphertexts import encode, parse
 from federated.paillier.packing import from_integers, to_integers
 from federated.points import chunks
 from federated.psi import lookup
@@ -66,7 +67,7 @@ def run_bank(
         progress=progress,
     )
     progress("decrypt", 0, len(found.rows))
-    ciphertexts = _parse(found.payloads.tobytes(), len(found.rows), secret.public)
+    ciphertexts = parse(found.payloads.tobytes(), len(found.rows), secret.public)
     sums = decrypt_small(secret, ciphertexts, weights.most)
     progress("decrypt", len(found.rows), len(found.rows))
     return found.rows, [one + weights.offset for one in sums]
@@ -95,7 +96,7 @@ def make_table(
     choices = np.ascontiguousarray(places + starts(grids))
 
     def payloads(rows: I64) -> U8:
-        return _to_bytes(masks.sums(points, choices[rows]))
+        return encode(masks.sums(points, choices[rows]))
 
     return lookup.make_table(channel, ids, payloads, terms, at_once=ROWS, progress=progress)
 
@@ -140,7 +141,7 @@ def _impossible() -> AnswersDisagree:
 
 
 def _send_points(channel: Channel, ciphertexts: U64) -> None:
-    data = _to_bytes(ciphertexts).tobytes()
+    data = encode(ciphertexts).tobytes()
     for part in chunks(len(data), channel.room):
         channel.send(EncryptedPoints(ciphertexts=data[part], last=part.stop == len(data)))
 
@@ -155,22 +156,4 @@ def _receive_points(channel: Channel, count: int, public: PublicKey) -> U64:
         whole = len(data) >= count * payload_bytes(public.bits)
         if not (frame.ciphertexts or last) or last != whole:
             raise ProtocolViolation("The other side sent a wrong number of points.")
-    return _parse(bytes(data), count, public)
-
-
-def _parse(data: bytes, count: int, public: PublicKey) -> U64:
-    if len(data) != count * payload_bytes(public.bits):
-        raise ProtocolViolation("The other side sent a wrong number of ciphertexts.")
-    ciphertexts = np.frombuffer(data, "<u8").reshape(count, public.bits // 32)
-    try:
-        public.check(ciphertexts)
-    except ValueError:
-        raise InvalidCiphertext(
-            "The other side sent a ciphertext that is zero, too large or not coprime to the key."
-        ) from None
-    return ciphertexts
-
-
-def _to_bytes(ciphertexts: U64) -> U8:
-    """uint64 (n, 2L) -> uint8 (n, 16L), little-endian."""
-    return ciphertexts.astype("<u8", copy=False).view(np.uint8)
+    return parse(bytes(data), count, public)
