@@ -103,9 +103,10 @@ BITS = {
         "SELECT root FROM checkpoints WHERE size = 21",
         "checkpoint 21: its columns differ from what is signed",
     ),
+    # The changed signature may no longer be Base64, or may be one of another key.
     "checkpoint's note": (
         "SELECT note FROM checkpoints WHERE size = 8",
-        "checkpoint 8: not signed by the log",
+        ("checkpoint 8: not signed by the log", "checkpoint 8: malformed"),
     ),
     "cosignature": (
         "SELECT line FROM cosignatures WHERE size = 20",
