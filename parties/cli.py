@@ -1,20 +1,17 @@
 """The command `concordat`. Every verb takes the node's home first; a failure is one sentence."""
 
 import json
-import os
 import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
-from functools import partial, wraps
-from inspect import Parameter, signature
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec
+from typing import Annotated, Any
 
 import typer
 import yaml
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -25,7 +22,6 @@ from compliance.people import Proposal, Role
 from parties import (
     admin,
     agreements,
-    audits,
     consents,
     demo,
     logs,
@@ -36,11 +32,25 @@ from parties import (
     server,
     witness_service,
 )
+from parties.cli_audit import audit
 from parties.config import Home, Sector
-from parties.errors import ConfigError, PersonUnclear
+from parties.errors import ConfigError
 from parties.node import Node
+from parties.terminal import (
+    AsJson,
+    CompanyCode,
+    Email,
+    HomePath,
+    Phone,
+    ResidentId,
+    act,
+    err,
+    open_node,
+    out,
+    person_named,
+    verb,
+)
 from parties.witness_service import WitnessHome
-from protos.errors import ConcordatError
 
 app = typer.Typer(
     name="concordat",
@@ -64,24 +74,12 @@ consent.add_typer(notice, name="notice")
 agreement = _group("agreement", "What two institutions sign before anything runs.")
 job = _group("job", "Run a joint job under an agreement, and look at past runs.")
 scorecard = _group("scorecard", "The bank's scorecards, for jobs of the kind score.")
-audit = _group("audit", "Verify the log, its witnesses and its receipts.")
+app.add_typer(audit, name="audit")
 user = _group("user", "Who may do what here: engineers, officers, auditors, and their keys.")
 third = _group("witness", "A witness of its own, for a regulator: cosigns the logs it knows.")
 proposal = _group("proposal", "What waits for a second person: see it, approve it, refuse it.")
 node = _group("node", "The node itself.")
 
-HomePath = Annotated[Path, typer.Argument(metavar="HOME", help="The node's home folder.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-
-_STDIN = "; - reads it from standard input"
-Phone = Annotated[str | None, typer.Option(help=f"Whom, by a phone number{_STDIN}.")]
-Email = Annotated[str | None, typer.Option(help=f"Whom, by an email address{_STDIN}.")]
-ResidentId = Annotated[
-    str | None, typer.Option(help=f"Whom, by a Chinese resident identity number{_STDIN}.")
-]
-CompanyCode = Annotated[
-    str | None, typer.Option(help=f"Whom, by a unified social credit code{_STDIN}.")
-]
 Purpose = Annotated[str, typer.Option(help="What the data may be used for.")]
 Recipient = Annotated[str, typer.Option(help="Who may receive it: the partner's name.")]
 Reason = Annotated[str, typer.Option(help="Why, as a short name.")]
@@ -91,99 +89,6 @@ GrantedAt = Annotated[
 ExpiresAt = Annotated[str, typer.Option(help="Until when, ISO 8601 with an offset.")]
 NoticeName = Annotated[str, typer.Option("--notice", help="The notice's name or digest.")]
 At = Annotated[str, typer.Option(help="When, ISO 8601 with an offset; by default now.")]
-
-# Not a terminal: a file has no width to keep to.
-_WIDTH = None if sys.stdout.isatty() else 120
-out = Console(soft_wrap=True, highlight=False, width=_WIDTH)
-err = Console(stderr=True, soft_wrap=True, highlight=False)
-
-
-def _say(failure: ConcordatError, *, as_json: bool) -> None:
-    if as_json:
-        fields = {
-            "code": failure.code,
-            "message": failure.message,
-            "next_step": failure.next_step,
-        }
-        print(json.dumps({"error": fields}))
-        return
-    err.print(f"[bold red]{failure.code}[/] {escape(failure.message)}")
-    err.print(f"     {escape(failure.next_step)}")
-    err.print(f"     [dim]More: docs/errors/{failure.code}.md[/]")
-
-
-P = ParamSpec("P")
-
-
-def _verb(command: Callable[P, None]) -> Callable[P, None]:
-    """A verb whose failures are said in the user's words; exits 1."""
-
-    @wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            command(*args, **kwargs)
-        except ConcordatError as failure:
-            _say(failure, as_json=bool(kwargs.get("as_json", False)))
-            raise typer.Exit(1) from None
-        except KeyboardInterrupt:
-            err.print("Stopped.")
-            raise typer.Exit(130) from None
-
-    return run
-
-
-# Who acts, for the verb under way; CONCORDAT_USER and CONCORDAT_KEY say it for several.
-_user: tuple[str | None, Path | None] = (None, None)
-
-_ACTING = {
-    "acting_as": Annotated[
-        str | None,
-        typer.Option("--as", envvar="CONCORDAT_USER", help="The user who acts, if there are any."),
-    ],
-    "acting_key": Annotated[
-        Path | None,
-        typer.Option("--key", envvar="CONCORDAT_KEY", help="The file of that user's private key."),
-    ],
-}
-
-
-def _act(command: Callable[..., None]) -> Callable[..., None]:
-    """A verb that a user may have to sign for: has --as and --key, which `_open` heeds."""
-
-    @wraps(command)
-    def run(*args: Any, **kwargs: Any) -> None:
-        global _user  # noqa: PLW0603 (one verb a process, or one after the other)
-        _user = (kwargs.pop("acting_as"), kwargs.pop("acting_key"))
-        command(*args, **kwargs)
-
-    form = signature(command)
-    more = [
-        Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=kind)
-        for name, kind in _ACTING.items()
-    ]
-    run.__signature__ = form.replace(  # type: ignore[attr-defined]
-        parameters=[*form.parameters.values(), *more]
-    )
-    run.__annotations__ = {**command.__annotations__, **_ACTING}
-    return _verb(run)
-
-
-def _open(home: Path) -> Node:
-    """The node, used by whom --as names."""
-    opened = Node.open(Home(home))
-    name, key = _user
-    if name is not None:
-        opened.actor = people.actor(opened.home, name, key, _passphrase(key, opened.home, name))
-    return opened
-
-
-def _passphrase(key: Path | None, home: Home, name: str) -> str | None:
-    """The passphrase of a key that has one: CONCORDAT_PASSPHRASE, or asked for."""
-    path = key or people.user_key(home, name)
-    if not path.is_file() or b"ENCRYPTED" not in path.read_bytes()[:64]:
-        return None
-    given = os.environ.get("CONCORDAT_PASSPHRASE")
-    return given or str(typer.prompt(f"Passphrase of {name}'s key", hide_input=True, err=True))
 
 
 def _waits(waiting: Proposal) -> None:
@@ -201,7 +106,7 @@ def _counts(title: str, counts: Mapping[str, int]) -> None:
 
 
 @app.command()
-@_verb
+@verb
 def init(
     home: HomePath,
     name: Annotated[str, typer.Option(help="The node's name, as consents and agreements use it.")],
@@ -224,7 +129,7 @@ def init(
 
 
 @app.command()
-@_verb
+@verb
 def serve(home: HomePath) -> None:
     """Run the node until Ctrl-C or SIGTERM. Its own log goes to standard error as JSON lines."""
     logs.to_stderr()
@@ -237,7 +142,7 @@ def serve(home: HomePath) -> None:
 
 
 @app.command("demo")
-@_verb
+@verb
 def run_demo(
     keep: Annotated[
         Path | None, typer.Option(help="Folder for the demo's nodes; by default a new one.")
@@ -260,7 +165,7 @@ def _command(words: list[str]) -> int:
 
 
 @pair.command()
-@_verb
+@verb
 def invite(
     home: HomePath,
     output: Annotated[Path, typer.Option("-o", "--output", help="Where to write the invitation.")],
@@ -274,7 +179,7 @@ def invite(
 
 
 @pair.command()
-@_verb
+@verb
 def accept(
     home: HomePath,
     file: Annotated[Path, typer.Argument(help="The invitation.")],
@@ -289,7 +194,7 @@ def accept(
 
 
 @pair.command("list")
-@_verb
+@verb
 def list_peers(home: HomePath, as_json: AsJson = False) -> None:
     """The partners this node is paired with, and their fingerprints."""
     peers = Node.open(Home(home)).peers()
@@ -301,7 +206,7 @@ def list_peers(home: HomePath, as_json: AsJson = False) -> None:
 
 
 @consent.command("list")
-@_verb
+@verb
 def list_consents(home: HomePath, as_json: AsJson = False) -> None:
     """How many consents there are now, by purpose, recipient, categories and state."""
     groups = consents.summary(Node.open(Home(home)))
@@ -317,7 +222,7 @@ def list_consents(home: HomePath, as_json: AsJson = False) -> None:
 
 
 @consent.command("import")
-@_act
+@act
 def import_consents(
     home: HomePath,
     file: Annotated[Path, typer.Argument(help="CSV or Parquet; see docs/reference/consents.md.")],
@@ -325,7 +230,7 @@ def import_consents(
 ) -> None:
     """Import consents. The same file twice changes nothing; a withdrawal is never undone."""
     with admin.stages(err) as progress:
-        report = consents.import_file(_open(home), file, progress)
+        report = consents.import_file(open_node(home), file, progress)
     if as_json:
         print(json.dumps(report))
         return
@@ -340,20 +245,6 @@ def import_consents(
     _counts("rejected", report["rejected"])
     if report["rejects_file"]:
         out.print(f"The rejected rows are in {escape(report['rejects_file'])}")
-
-
-def _whom(home: Path, **identifiers: str | None) -> tuple[Node, str]:
-    """The node, and how its vault knows a person. Raises PersonUnclear."""
-    given = {kind: value for kind, value in identifiers.items() if value is not None}
-    if len(given) != 1:
-        raise PersonUnclear(
-            f"One identifier says whose consent it is; there are {len(given)}.",
-            "Give one of --phone, --email, --resident-id and --company-code.",
-        )
-    ((kind, value),) = given.items()
-    opened = _open(home)
-    text = sys.stdin.readline(1024).strip() if value == "-" else value
-    return opened, consents.subject_of(opened, kind, text)
 
 
 def _changed(changes: list[dict[str, Any]], *, as_json: bool) -> None:
@@ -373,7 +264,7 @@ def _changed(changes: list[dict[str, Any]], *, as_json: bool) -> None:
 
 
 @consent.command()
-@_act
+@act
 def grant(
     home: HomePath,
     *,
@@ -393,7 +284,7 @@ def grant(
     as_json: AsJson = False,
 ) -> None:
     """Record one person's consent. It has to be newer than any refusal, withdrawal or erasure."""
-    opened, whom = _whom(
+    opened, whom = person_named(
         home, phone=phone, email=email, resident_id=resident_id, company_code=company_code
     )
     said = {
@@ -409,7 +300,7 @@ def grant(
 
 
 @consent.command("renew")
-@_act
+@act
 def renew_consent(
     home: HomePath,
     *,
@@ -425,7 +316,7 @@ def renew_consent(
     as_json: AsJson = False,
 ) -> None:
     """Record that a person reaffirmed a consent; its categories and kind stay."""
-    opened, whom = _whom(
+    opened, whom = person_named(
         home, phone=phone, email=email, resident_id=resident_id, company_code=company_code
     )
     said = {
@@ -439,7 +330,7 @@ def renew_consent(
 
 
 @consent.command()
-@_act
+@act
 def refuse(
     home: HomePath,
     *,
@@ -454,7 +345,7 @@ def refuse(
     as_json: AsJson = False,
 ) -> None:
     """Record a person's no. It ends what was granted for the same before, imported later or not."""
-    opened, whom = _whom(
+    opened, whom = person_named(
         home, phone=phone, email=email, resident_id=resident_id, company_code=company_code
     )
     said = {"purpose": purpose, "recipient": recipient, "at": at, "reason": reason}
@@ -462,7 +353,7 @@ def refuse(
 
 
 @consent.command()
-@_act
+@act
 def withdraw(
     home: HomePath,
     *,
@@ -483,7 +374,7 @@ def withdraw(
     as_json: AsJson = False,
 ) -> None:
     """End a person's consents: all of them, or those for a purpose and a recipient."""
-    opened, whom = _whom(
+    opened, whom = person_named(
         home, phone=phone, email=email, resident_id=resident_id, company_code=company_code
     )
     said = {"purpose": purpose, "recipient": recipient, "at": at, "reason": reason}
@@ -491,7 +382,7 @@ def withdraw(
 
 
 @consent.command()
-@_act
+@act
 def restrict(
     home: HomePath,
     *,
@@ -506,7 +397,7 @@ def restrict(
     as_json: AsJson = False,
 ) -> None:
     """Keep a person out of every run, and from being erased until a date."""
-    opened, whom = _whom(
+    opened, whom = person_named(
         home, phone=phone, email=email, resident_id=resident_id, company_code=company_code
     )
     done = consents.restrict(opened, whom, {"until": until, "reason": reason})
@@ -517,7 +408,7 @@ def restrict(
 
 
 @consent.command()
-@_act
+@act
 def lift(
     home: HomePath,
     *,
@@ -529,7 +420,7 @@ def lift(
     as_json: AsJson = False,
 ) -> None:
     """End a person's restriction."""
-    opened, whom = _whom(
+    opened, whom = person_named(
         home, phone=phone, email=email, resident_id=resident_id, company_code=company_code
     )
     done = consents.lift(opened, whom, {"reason": reason})
@@ -540,7 +431,7 @@ def lift(
 
 
 @consent.command()
-@_act
+@act
 def erase(
     home: HomePath,
     *,
@@ -551,7 +442,7 @@ def erase(
     as_json: AsJson = False,
 ) -> None:
     """Erase a person for good. The log stays as it is; nothing ties it to them any more."""
-    opened, whom = _whom(
+    opened, whom = person_named(
         home, phone=phone, email=email, resident_id=resident_id, company_code=company_code
     )
     done = consents.erase(opened, whom, {})
@@ -569,7 +460,7 @@ def erase(
 
 
 @consent.command("show")
-@_act
+@act
 def show_person(
     home: HomePath,
     *,
@@ -580,7 +471,7 @@ def show_person(
     as_json: AsJson = False,
 ) -> None:
     """What the vault holds of a person; with --json, records by ISO/IEC TS 27560."""
-    opened, whom = _whom(
+    opened, whom = person_named(
         home, phone=phone, email=email, resident_id=resident_id, company_code=company_code
     )
     found = consents.show(opened, whom, {})
@@ -611,14 +502,14 @@ def show_person(
 
 
 @notice.command("add")
-@_act
+@act
 def add_notice(
     home: HomePath,
     file: Annotated[Path, typer.Argument(help="The notice, YAML; see docs/reference/notice.yaml.")],
     as_json: AsJson = False,
 ) -> None:
     """Register a notice, so that consents can refer to it by its name."""
-    done = consents.add_notice(_open(home), file)
+    done = consents.add_notice(open_node(home), file)
     if as_json:
         print(json.dumps(done))
         return
@@ -627,7 +518,7 @@ def add_notice(
 
 
 @notice.command("list")
-@_verb
+@verb
 def list_notices(home: HomePath, as_json: AsJson = False) -> None:
     """Every notice, its digest and what it is for."""
     known = [
@@ -644,7 +535,7 @@ def list_notices(home: HomePath, as_json: AsJson = False) -> None:
 
 
 @notice.command("show")
-@_verb
+@verb
 def show_notice(
     home: HomePath,
     name: Annotated[str, typer.Argument(metavar="NOTICE", help="Its name or digest.")],
@@ -661,7 +552,7 @@ def show_notice(
 
 
 @agreement.command()
-@_act
+@act
 def propose(
     home: HomePath, file: Annotated[Path, typer.Argument(help="The agreement, YAML.")]
 ) -> None:
@@ -669,7 +560,7 @@ def propose(
 
     On a node with users an engineer or officer proposes it, and another officer has to approve.
     """
-    opened = _open(home)
+    opened = open_node(home)
     proposed = agreements.propose(opened, file)
     waiting = agreements.waiting(opened, proposed.agreement, proposed.version)
     if waiting:
@@ -689,7 +580,7 @@ Why = Annotated[str, typer.Option(help="Why, in a few words; without personal da
 
 
 @agreement.command()
-@_act
+@act
 def sign(
     home: HomePath,
     agreement_id: AgreementId,
@@ -701,7 +592,7 @@ def sign(
 
     On a node with users this proposes the signature, and another officer has to approve.
     """
-    opened = _open(home)
+    opened = open_node(home)
     signed = agreements.sign(opened, agreement_id, version)
     waiting = agreements.waiting(opened, agreement_id, signed.agreement.version)
     if waiting:
@@ -713,7 +604,7 @@ def sign(
 
 
 @agreement.command("approve")
-@_act
+@act
 def approve_agreement(
     home: HomePath,
     agreement_id: AgreementId,
@@ -721,13 +612,13 @@ def approve_agreement(
     reason: Why = "",
 ) -> None:
     """Approve what waits about an agreement, as another officer than proposed it."""
-    opened = _open(home)
+    opened = open_node(home)
     approved = people.approve(opened, _the_one(opened, agreement_id, version), reason)
     out.print(f"Approved: {_in_words(approved)}.")
 
 
 @agreement.command("refuse")
-@_act
+@act
 def refuse_agreement(
     home: HomePath,
     agreement_id: AgreementId,
@@ -735,7 +626,7 @@ def refuse_agreement(
     version: Annotated[int | None, typer.Option(help="Which version, if several wait.")] = None,
 ) -> None:
     """Refuse what waits about an agreement."""
-    opened = _open(home)
+    opened = open_node(home)
     refused = people.refuse(opened, _the_one(opened, agreement_id, version), reason)
     out.print(f"Refused: {_in_words(refused)}.")
 
@@ -752,28 +643,28 @@ def _the_one(opened: Node, name: str, version: int | None) -> str:
 
 
 @agreement.command()
-@_act
+@act
 def suspend(home: HomePath, agreement_id: AgreementId, reason: Why) -> None:
     """Suspend an agreement at once: no job runs under it. The partner is told."""
     _declare(home, agreement_id, SUSPENDED, reason)
 
 
 @agreement.command()
-@_act
+@act
 def resume(home: HomePath, agreement_id: AgreementId, reason: Why = "") -> None:
     """Lift this institution's suspension of an agreement. The partner is told."""
     _declare(home, agreement_id, RESUMED, reason)
 
 
 @agreement.command()
-@_act
+@act
 def terminate(home: HomePath, agreement_id: AgreementId, reason: Why) -> None:
     """End an agreement for good, in all its versions. The partner is told."""
     _declare(home, agreement_id, TERMINATED, reason)
 
 
 def _declare(home: Path, name: str, step: Step, reason: str) -> None:
-    opened = _open(home)
+    opened = open_node(home)
     done = agreements.declare(opened, name, step, reason)
     if isinstance(done, Proposal):
         _waits(done)
@@ -782,7 +673,7 @@ def _declare(home: Path, name: str, step: Step, reason: str) -> None:
 
 
 @agreement.command()
-@_verb
+@verb
 def diff(
     home: HomePath,
     agreement_id: AgreementId,
@@ -802,7 +693,7 @@ def diff(
 
 
 @agreement.command()
-@_verb
+@verb
 def show(
     home: HomePath,
     agreement_id: Annotated[
@@ -845,7 +736,7 @@ def show(
 
 
 @job.command("run")
-@_act
+@act
 def run_job(
     home: HomePath,
     file: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job.")],
@@ -855,7 +746,7 @@ def run_job(
     as_json: AsJson = False,
 ) -> None:
     """Run a job: shows what each side will learn, progress, the result and its receipt."""
-    opened = _open(home)
+    opened = open_node(home)
     ask = partial(people.ask_job, opened)
     report = admin.run_job(opened.home, file, output, err if as_json else out, ask)
     if as_json:
@@ -863,7 +754,7 @@ def run_job(
 
 
 @job.command("list")
-@_verb
+@verb
 def list_jobs(home: HomePath, as_json: AsJson = False) -> None:
     """Every run this node took part in, newest first, and what became of it."""
     runs = Node.open(Home(home)).runs()
@@ -885,7 +776,7 @@ def list_jobs(home: HomePath, as_json: AsJson = False) -> None:
 
 
 @job.command("show")
-@_verb
+@verb
 def show_job(
     home: HomePath,
     run: Annotated[str, typer.Argument(metavar="RUN", help="Its id, or the first digits.")],
@@ -900,7 +791,7 @@ def show_job(
 
 
 @job.command("cancel")
-@_verb
+@verb
 def cancel_job(
     home: HomePath,
     run: Annotated[str, typer.Argument(metavar="RUN", help="Its id, or the first digits.")],
@@ -910,7 +801,7 @@ def cancel_job(
 
 
 @scorecard.command("import")
-@_verb
+@verb
 def import_scorecard(
     table: Annotated[Path, typer.Argument(metavar="TABLE.csv", help="The library's table.")],
     *,
@@ -936,71 +827,11 @@ def import_scorecard(
     out.print(f"{len(card.features)} features in {escape(str(output))}.")
 
 
-@audit.command()
-@_act
-def verify(
-    home: HomePath,
-    offline: Annotated[
-        bool, typer.Option("--offline", help="Do not ask the partners' nodes.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Recompute every leaf and signature; the verdict in one sentence. Exits 0 or 1.
-
-    Partners whose nodes serve are asked whether what they have seen of the log is what it is now.
-    """
-    verdict, not_asked = audits.verify(_open(home), offline=offline)
-    if as_json:
-        found = {
-            "passed": verdict.ok,
-            "verdict": str(verdict),
-            "findings": verdict.report.findings,
-            "cosigned": verdict.report.cosigned,
-            "not_asked": not_asked,
-        }
-        print(json.dumps(found))
-    else:
-        for finding in verdict.report.findings:
-            err.print(f"[red]{escape(finding)}[/]")
-        out.print(escape(str(verdict)))
-        for name in not_asked:
-            out.print(f"{name}'s node was not asked whether it has seen another log.")
-    if not verdict.ok:
-        raise typer.Exit(1)
-
-
-@audit.command("log")
-@_act
-def show_log(home: HomePath, as_json: AsJson = False) -> None:
-    """List the log's entries."""
-    audits.print_log(_open(home), out, as_json=as_json)
-
-
-@audit.command()
-@_act
-def compare(
-    home: HomePath,
-    receipt: Annotated[Path, typer.Argument(metavar="RECEIPT", help="The partner's receipt.")],
-    as_json: AsJson = False,
-) -> None:
-    """Compare a receipt the partner shows with the one kept here. Exits 1 if they differ."""
-    run, differences = audits.compare(_open(home), receipt)
-    if as_json:
-        print(json.dumps({"run": run, "differences": differences}))
-    elif differences:
-        for difference in differences:
-            out.print(escape(difference))
-    else:
-        out.print(f"Both institutions' receipts of run {run} say the same, signed by both.")
-    if differences:
-        raise typer.Exit(1)
-
-
 WitnessPath = Annotated[Path, typer.Argument(metavar="DIR", help="The witness's folder.")]
 
 
 @third.command("init")
-@_verb
+@verb
 def make_witness(
     folder: WitnessPath,
     name: Annotated[str, typer.Option(help="What it signs as, such as regulator.example/witness.")],
@@ -1015,7 +846,7 @@ def make_witness(
 
 
 @third.command("add-log")
-@_verb
+@verb
 def add_log(
     folder: WitnessPath,
     key: Annotated[str, typer.Argument(metavar="KEY", help="The log's verifier key, one line.")],
@@ -1026,7 +857,7 @@ def add_log(
 
 
 @third.command("show")
-@_verb
+@verb
 def show_witness(folder: WitnessPath, as_json: AsJson = False) -> None:
     """The witness's key, the logs it knows, and up to where it has cosigned each."""
     home = WitnessHome(folder)
@@ -1043,7 +874,7 @@ def show_witness(folder: WitnessPath, as_json: AsJson = False) -> None:
 
 
 @third.command("serve")
-@_verb
+@verb
 def serve_witness(folder: WitnessPath) -> None:
     """Answer until Ctrl-C or SIGTERM. Its own log goes to standard error as JSON lines."""
     logs.to_stderr()
@@ -1059,7 +890,7 @@ def serve_witness(folder: WitnessPath) -> None:
 
 
 @user.command("add")
-@_act
+@act
 def add_user(  # noqa: PLR0917 (each an option)
     home: HomePath,
     name: Annotated[str, typer.Argument(help="The user's name.")],
@@ -1082,7 +913,7 @@ def add_user(  # noqa: PLR0917 (each an option)
     asked = None
     if passphrase:
         asked = typer.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True)
-    opened = _open(home)
+    opened = open_node(home)
     written, waiting = people.add(
         opened, name, role, public_key=public_key, new_key=new_key, passphrase=asked
     )
@@ -1095,14 +926,14 @@ def add_user(  # noqa: PLR0917 (each an option)
 
 
 @user.command("role")
-@_act
+@act
 def change_role(
     home: HomePath,
     name: Annotated[str, typer.Argument(help="The user's name.")],
     role: Annotated[Role, typer.Argument(help="The new role.")],
 ) -> None:
     """Give a user another role. With two officers or more another officer has to approve."""
-    waiting = people.set_role(_open(home), name, role)
+    waiting = people.set_role(open_node(home), name, role)
     if waiting is None:
         out.print(f"[bold]{name}[/] is {role} from now on.")
     else:
@@ -1110,12 +941,12 @@ def change_role(
 
 
 @user.command("remove")
-@_act
+@act
 def remove_user(
     home: HomePath, name: Annotated[str, typer.Argument(help="The user's name.")]
 ) -> None:
     """Remove a user. With two officers or more another officer has to approve."""
-    waiting = people.remove(_open(home), name)
+    waiting = people.remove(open_node(home), name)
     if waiting is None:
         out.print(f"[bold]{name}[/] is no user any more.")
     else:
@@ -1123,7 +954,7 @@ def remove_user(
 
 
 @user.command("list")
-@_verb
+@verb
 def list_users(home: HomePath, as_json: AsJson = False) -> None:
     """The users, their roles and public keys."""
     known = people.everyone(Node.open(Home(home)))
@@ -1140,7 +971,7 @@ ProposalId = Annotated[str, typer.Argument(metavar="PROPOSAL", help="Its id, or 
 
 
 @proposal.command("list")
-@_verb
+@verb
 def list_proposals(
     home: HomePath,
     decided: Annotated[bool, typer.Option("--all", help="Those decided, too.")] = False,
@@ -1157,18 +988,18 @@ def list_proposals(
 
 
 @proposal.command("approve")
-@_act
+@act
 def approve_proposal(home: HomePath, proposal_id: ProposalId, reason: Why = "") -> None:
     """Approve a proposal as another officer than made it; it is carried out at once."""
-    approved = people.approve(_open(home), proposal_id, reason)
+    approved = people.approve(open_node(home), proposal_id, reason)
     out.print(f"Approved: {escape(_in_words(approved))}.")
 
 
 @proposal.command("refuse")
-@_act
+@act
 def refuse_proposal(home: HomePath, proposal_id: ProposalId, reason: Why) -> None:
     """Refuse a proposal, as an officer or as whoever made it."""
-    refused = people.refuse(_open(home), proposal_id, reason)
+    refused = people.refuse(open_node(home), proposal_id, reason)
     out.print(f"Refused: {escape(_in_words(refused))}.")
 
 
@@ -1181,7 +1012,7 @@ def _in_words(one: Proposal) -> str:
 
 
 @node.command()
-@_verb
+@verb
 def status(
     home: HomePath,
     wait: Annotated[float, typer.Option(help="Seconds to wait for the node to serve.")] = 0.0,
@@ -1199,7 +1030,7 @@ def status(
 
 
 @node.command()
-@_verb
+@verb
 def renew(home: HomePath) -> None:
     """Renew the node's certificate, also while it serves. Partners need do nothing."""
     opened = Node.open(Home(home))
@@ -1208,7 +1039,7 @@ def renew(home: HomePath) -> None:
 
 
 @node.command("rotate")
-@_verb
+@verb
 def rotate_keys(
     home: HomePath,
     key: Annotated[str, typer.Argument(help="lookup or wrapping; see docs/keys.md.")],
@@ -1223,7 +1054,7 @@ def rotate_keys(
 
 
 @node.command()
-@_verb
+@verb
 def keys(home: HomePath, as_json: AsJson = False) -> None:
     """The public keys of this node's log and witness, for third witnesses and outsiders."""
     identity = Node.open(Home(home)).identity
@@ -1235,7 +1066,7 @@ def keys(home: HomePath, as_json: AsJson = False) -> None:
 
 
 @node.command()
-@_verb
+@verb
 def fingerprint(home: HomePath) -> None:
     """The node's fingerprint, to read to a partner over the phone."""
     print(Node.open(Home(home)).identity.fingerprint)
