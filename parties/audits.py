@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from sqlalchemy import Connection
 
-from compliance import audit, receipt
+from compliance import account, audit, receipt
 from compliance.audit import Verdict
 from compliance.canonical import parse
 from compliance.errors import LogRolledBack, NotCanonical, SplitView
@@ -114,6 +114,28 @@ def print_log(node: Node, console: Console, *, as_json: bool) -> None:
 def _short(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 40 else f"{text[:12]}…"
+
+
+def show_receipt(node: Node, run: str) -> tuple[dict[str, Any], list[str]]:
+    """What both have signed about a run: as data, and in words, a line at a time.
+
+    run: its id, or the first digits. Raises UnknownRun, NotInLog, ReceiptBroken, InvalidSignature.
+    """
+    found = node.find_run(run)
+    people.read(node, "audit.receipt", run=found["id"])
+    with node.reading() as conn:
+        told = account.of_run(
+            conn, node.log, found["id"], node.signing_keys(), witness_keys(conn, node)
+        )
+    told["state"] = found["state"]
+    told["excluded"] = found["report"].get("gate", {}).get("excluded")
+    return told, list(account.in_words(told, told["excluded"]))
+
+
+def witness_keys(conn: Connection, node: Node) -> list[VerifierKey]:
+    """The keys of all witnesses of this node's log: its partners, and third ones, past too."""
+    partners = [VerifierKey.parse(peer.witness_key) for peer in peers.all_peers(conn)]
+    return [*partners, *(key for keys in witnessing.pinned(conn).values() for key in keys)]
 
 
 def compare(node: Node, path: Path) -> tuple[str, list[str]]:

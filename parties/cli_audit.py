@@ -53,6 +53,22 @@ def show_log(home: HomePath, as_json: AsJson = False) -> None:
     audits.print_log(open_node(home), out, as_json=as_json)
 
 
+@audit.command("receipt")
+@act
+def show_receipt(
+    home: HomePath,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Its id, or the first digits.")],
+    as_json: AsJson = False,
+) -> None:
+    """Say in words what both institutions have signed about a run, and where it is in the log."""
+    told, words = audits.show_receipt(open_node(home), run)
+    if as_json:
+        print(json.dumps(told))
+        return
+    for line in words:
+        out.print(escape(line))
+
+
 @audit.command()
 @act
 def compare(

@@ -6,12 +6,19 @@ from pathlib import Path
 
 import pytest
 from conftest import make
+from ready import job, run, until
 from rich.console import Console
+from typer.testing import CliRunner
 
-from compliance.errors import StoreDamaged, StoreMissing
+from compliance import register
+from compliance.agreement import Job, disclosure
+from compliance.errors import AgreementRefusal, NotInLog, StoreDamaged, StoreMissing
 from compliance.store import open_store
-from parties import audits
+from parties import audits, session
+from parties.cli import app
+from parties.errors import Cancelled, UnknownRun
 from parties.node import Node
+from protos.errors import ConcordatError
 
 
 def tamper(node: Node, statement: str, *values: object) -> None:
@@ -134,3 +141,69 @@ def test_an_old_copy_of_the_store_is_found(paired: tuple[Node, Node], tmp_path: 
         old.backup(store)
     (finding,) = audits.verify(bank)[0].report.findings
     assert finding.startswith("witness shop: A witness has seen 3 entries of this log")
+
+
+# A receipt in words
+
+
+def test_a_receipt_is_told_in_the_words_of_the_agreement(lasting: tuple[Node, Node]) -> None:
+    bank, shop = lasting
+    report = run(bank, "intersect")
+    with bank.reading() as conn:
+        agreement = register.find(conn, "offers").agreement
+    learned = disclosure(agreement, Job.from_yaml(job("intersect")))
+    for node in (bank, shop):
+        until(lambda node=node: audits.show_receipt(node, report["run"])[0]["witnessed"])
+        told, words = audits.show_receipt(node, report["run"][:8])
+        assert told["learned"] == learned
+        for item in (*learned["bank"], *learned["shop"]):
+            assert f"  - {item}" in words
+        text = "\n".join(words)
+        assert "bank put in 115 people (profile)." in words
+        assert "shop put in 115 people (purchases)." in words
+        assert "Left out here by the gate: no consent: 5." in words
+        assert "The intent is signed by bank and shop." in words
+        assert "The completion is signed by bank and shop." in words
+        assert "agreement offers, version 1, signed by bank and shop" in text
+        assert f"the first {told['witnessed'][0]['size']:,}" in text
+        entries = told["log"]["entries"]
+        assert entries["intent"] < entries["release"] < entries["completion"]
+        (at,) = [one["witness"] for one in told["witnessed"]]
+        assert at == f"{'shop' if node is bank else 'bank'}.concordat/witness"
+
+
+def test_of_a_run_without_receipts_a_numbered_error_is_said(lasting: tuple[Node, Node]) -> None:
+    bank, _ = lasting
+    with pytest.raises(UnknownRun):
+        audits.show_receipt(bank, "0123abc")
+    with pytest.raises(AgreementRefusal):
+        run(bank, "overlap", purpose="advertising")
+    control = session.Control()
+    control.cancel()
+    with pytest.raises(Cancelled):
+        session.run_job(bank, job("overlap"), lambda *_: None, control)
+    with pytest.raises(NotInLog):
+        audits.show_receipt(bank, bank.runs()[0]["id"])
+
+
+def test_a_receipt_that_was_changed_is_not_told(ready: tuple[Node, Node]) -> None:
+    bank, _ = ready
+    report = run(bank, "overlap")
+    tamper(bank, "UPDATE receipts SET envelope = CAST(replace(envelope, 'A', 'B') AS BLOB)")
+    with pytest.raises(ConcordatError):
+        audits.show_receipt(bank, report["run"])
+
+
+def test_the_command_says_what_the_account_says(lasting: tuple[Node, Node]) -> None:
+    bank, _ = lasting
+    report = run(bank, "overlap")
+    until(lambda: audits.show_receipt(bank, report["run"])[0]["witnessed"])
+    told, words = audits.show_receipt(bank, report["run"])
+    said = CliRunner().invoke(app, ["audit", "receipt", str(bank.home.path), report["run"]])
+    assert said.output.splitlines() == words
+    with_json = CliRunner().invoke(
+        app, ["audit", "receipt", str(bank.home.path), report["run"], "--json"]
+    )
+    assert json.loads(with_json.output) == told
+    unknown = CliRunner().invoke(app, ["audit", "receipt", str(bank.home.path), "ff00"])
+    assert (unknown.exit_code, "E623" in unknown.output) == (1, True)
