@@ -7,36 +7,41 @@ the caller's transaction, so several processes may append.
 
 import json
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import (
     Column,
     Connection,
+    Index,
     LargeBinary,
     String,
     Table,
     delete,
+    false,
     func,
     insert,
+    or_,
     select,
 )
 from sqlalchemy.exc import IntegrityError
 
 from compliance import merkle
-from compliance.batch import joined_bytes
+from compliance.batch import U8, as_bytes, from_bytes, joined_bytes, lines
 from compliance.canonical import MAX_BYTES, canonical, timestamp
 from compliance.errors import LogDamaged, NotInLog
 from compliance.merkle import HASH_BYTES, Frontier, NodeReader, Range
 from compliance.note import Checkpoint, Signature, VerifierKey, sign
 from compliance.proof import Proof
 from compliance.signing import SigningKey
-from compliance.store import Integer64, insert_columns, metadata
+from compliance.store import Integer64, insert_columns, metadata, packed, tree_hashes
 from federated import _native
 
 NONCE_BYTES = 16
+TILE = 8  # level of the lowest subtrees that are stored, of 256 leaves
 PAGE = 4096  # rows fetched at a time where a caller may ask for any number
 
 log_entries = Table(
@@ -47,10 +52,18 @@ log_entries = Table(
     Column("leaf_hash", LargeBinary(HASH_BYTES), nullable=False),
     Column("type", String, nullable=False),
     Column("time", String, nullable=False),
-    Column("run", String, index=True),
+    Column("run", String),
 )
 
-# Complete subtrees of level 1 and above; level 0 is log_entries.leaf_hash.
+# Most entries belong to no run.
+Index(
+    "ix_log_entries_run",
+    log_entries.c.run,
+    sqlite_where=log_entries.c.run.is_not(None),
+    postgresql_where=log_entries.c.run.is_not(None),
+)
+
+# Complete subtrees of level TILE and above; those below are made of log_entries.leaf_hash.
 log_nodes = Table(
     "log_nodes",
     metadata,
@@ -82,6 +95,17 @@ subtree_leaves = Table(
     Column("root", LargeBinary, primary_key=True),
     Column("index", Integer64, primary_key=True, autoincrement=False),
     Column("leaf", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# Of each sub-tree, as `log_nodes` of the log.
+subtree_nodes = Table(
+    "subtree_nodes",
+    metadata,
+    Column("root", LargeBinary, primary_key=True),
+    Column("level", Integer64, primary_key=True, autoincrement=False),
+    Column("index", Integer64, primary_key=True, autoincrement=False),
+    Column("hash", LargeBinary(HASH_BYTES), nullable=False),
     sqlite_with_rowid=False,
 )
 
@@ -126,10 +150,12 @@ class Log:
         who sees a hash from guessing the entry. A body's member `run` is also put in a column; a
         member `subtree` must be as `commit_subtree` describes.
         """
-        frontier = _frontier(conn)
-        start = frontier.size
+        start = tree_size(conn)
+        frontier = _frontier(conn, start)
         at = timestamp(time)
-        runs, members = [], []
+        nonces = secrets.token_hex(NONCE_BYTES * len(entries))
+        runs: list[str | None] = []
+        members: list[dict[str, Any]] = []
         for kind, body in entries:
             if not body.keys().isdisjoint({"type", "time", "nonce"}):
                 raise ValueError("a body may not hold type, time or nonce")
@@ -137,15 +163,16 @@ class Log:
             if not isinstance(run, str | None):
                 raise ValueError("a run is named by text")  # noqa: TRY004
             runs.append(run)
-            nonce = secrets.token_hex(NONCE_BYTES)
+            first = 2 * NONCE_BYTES * len(members)
+            nonce = nonces[first : first + 2 * NONCE_BYTES]
             members.append({**body, "type": kind, "time": at, "nonce": nonce})
         leaves = _canonical(members)
-        hashes = list(map(merkle.leaf_hash, leaves))
-        nodes = [node for leaf_hash in hashes for node in frontier.append(leaf_hash)]
+        hashes = _native.leaf_hashes(*joined_bytes(leaves))
+        completed = frontier.extend(hashes)
         rows: dict[str, list[Any]] = {
             "index": list(range(start, frontier.size)),
             "leaf": leaves,
-            "leaf_hash": hashes,
+            "leaf_hash": as_bytes(hashes),
             "type": [kind for kind, _ in entries],
             "time": [at] * len(leaves),
             "run": runs,
@@ -153,9 +180,9 @@ class Log:
         try:
             if leaves:
                 insert_columns(conn, log_entries, rows)
-            if nodes:
-                columns = zip(("level", "index", "hash"), zip(*nodes, strict=True), strict=True)
-                insert_columns(conn, log_nodes, {name: list(values) for name, values in columns})
+            for level, first, nodes in completed:
+                if level >= TILE:
+                    insert_columns(conn, log_nodes, _node_rows(level, first, nodes))
         except IntegrityError as error:
             raise _damaged("hashes are stored for entries that are gone") from error
         return range(start, frontier.size)
@@ -179,21 +206,17 @@ class Log:
 
     def head(self, conn: Connection) -> Checkpoint | None:
         """The latest checkpoint, with the cosignatures it has so far."""
-        size = conn.execute(select(func.max(checkpoints.c.size))).scalar()
-        return None if size is None else self.checkpoint_at(conn, size)
+        size = conn.exec_driver_sql("SELECT max(size) FROM checkpoints").scalar()
+        return None if size is None else self.checkpoint_at(conn, int(size))
 
     def checkpoint_at(self, conn: Connection, size: int) -> Checkpoint:
         """The checkpoint of a size, with its cosignatures. Raises NotInLog if there is none."""
-        note = conn.execute(
-            select(checkpoints.c.note).where(checkpoints.c.size == size)
-        ).scalar_one_or_none()
+        query = f"SELECT note FROM checkpoints WHERE size = {size:d}"  # noqa: S608
+        note = conn.exec_driver_sql(query).scalar_one_or_none()
         if note is None:
             raise NotInLog(f"The log has no checkpoint of size {size}.", "Ask for another size.")
-        lines = conn.execute(
-            select(cosignatures.c.line)
-            .where(cosignatures.c.size == size)
-            .order_by(cosignatures.c.witness)
-        ).scalars()
+        query = f"SELECT line FROM cosignatures WHERE size = {size:d} ORDER BY witness"  # noqa: S608
+        lines = conn.exec_driver_sql(query).scalars()
         return Checkpoint.parse(note).signed(*map(Signature.parse, lines))
 
     def add_cosignature(self, conn: Connection, size: int, signature: Signature) -> None:
@@ -251,57 +274,65 @@ def commit_subtree(conn: Connection, leaves: Sequence[bytes]) -> bytes:
     """
     if not leaves:
         raise ValueError("a sub-tree needs a leaf")
-    root = _root_of(leaves)
+    frontier, completed = Frontier(), []
+    for start in range(0, len(leaves), PAGE):
+        hashes = _native.leaf_hashes(*joined_bytes(leaves[start : start + PAGE]))
+        completed += [part for part in frontier.extend(hashes) if part[0] >= TILE]
+    root = frontier.root()
     known = select(subtree_leaves.c.index).where(subtree_leaves.c.root == root).limit(1)
     if conn.execute(known).first() is None:
         for start in range(0, len(leaves), PAGE):
             page = list(leaves[start : start + PAGE])
             columns = {"root": [root] * len(page), "index": [*range(start, start + len(page))]}
             insert_columns(conn, subtree_leaves, {**columns, "leaf": page})
+        for level, first, nodes in completed:
+            rows = _node_rows(level, first, nodes)
+            insert_columns(conn, subtree_nodes, {"root": [root] * len(nodes), **rows})
     return root
 
 
-def _root_of(leaves: Sequence[bytes]) -> bytes:
-    """RFC 6962 tree head, from those of pages: a page, being a power of two, is a subtree."""
-    pages = range(0, len(leaves), PAGE)
-    heads = [_native.merkle_root(*joined_bytes(leaves[at : at + PAGE])) for at in pages]
-    while len(heads) > 1:
-        pairs = [merkle.node_hash(*heads[at : at + 2]) for at in range(0, len(heads) - 1, 2)]
-        heads = pairs + heads[2 * len(pairs) :]
-    return heads[0]
-
-
 def subtree_proof(conn: Connection, root: bytes, index: int) -> tuple[int, list[bytes]]:
-    """The size of a sub-tree and the inclusion proof of its leaf `index`. Raises NotInLog.
+    """The size of a sub-tree and the inclusion proof of its leaf `index`.
 
-    Inner hashes are not stored: this reads and hashes all its leaves.
+    Raises NotInLog, and LogDamaged if a hash that is needed is not stored.
     """
-    leaves = select(func.count()).select_from(subtree_leaves).where(subtree_leaves.c.root == root)
-    size = conn.execute(leaves).scalar_one()
+    last = select(func.max(subtree_leaves.c.index)).where(subtree_leaves.c.root == root)
+    size = int(conn.execute(last).scalar_one() or -1) + 1
     if not 0 <= index < size:
         raise NotInLog(
             f"The sub-tree has no leaf {index}.", "Check its root and the leaf's number."
         )
-    proof = [
-        subtree_root(conn, root, start, stop)
-        for start, stop in merkle.inclusion_ranges(index, size)
-    ]
-    return size, proof
+
+    def fetch(nodes: Sequence[Node], ranges: Sequence[Range]) -> Stored:
+        table = subtree_nodes.c
+        wanted = or_(false(), *((table.level == at) & (table.index == i) for at, i in nodes))
+        query = select(table.level, table.index, table.hash).where(table.root == root, wanted)
+        parts = {part[0]: subtree_hashes(conn, root, *part).tobytes() for part in ranges}
+        return {(at, i): value for at, i, value in conn.execute(query)}, parts
+
+    ranges = merkle.inclusion_ranges(index, size)
+    node = _made_of(ranges, fetch)
+    return size, [merkle.range_root(start, stop, node) for start, stop in ranges]
 
 
-def subtree_root(conn: Connection, root: bytes, start: int, stop: int) -> bytes:
-    """The root over the stored leaves [start, stop) of a sub-tree, read a page at a time."""
+def subtree_hashes(conn: Connection, root: bytes, start: int, stop: int) -> U8:
+    """The hashes of the stored leaves [start, stop) of a sub-tree: uint8 (n, 32), n at most PAGE.
+
+    Of a leaf that is no bytes, that of an empty one.
+    """
     table = subtree_leaves.c
-    frontier = Frontier()
-    for first in range(start, stop, PAGE):
-        page = (
-            select(table.leaf)
-            .where(table.root == root, table.index >= first, table.index < min(first + PAGE, stop))
-            .order_by(table.index)
-        )
-        leaves = [leaf if isinstance(leaf, bytes) else b"" for (leaf,) in conn.execute(page)]
-        frontier.extend(_native.leaf_hashes(*joined_bytes(leaves)))
-    return frontier.root()
+    where = (table.root == root) & table.index.between(start, stop - 1)
+    found = packed(conn, [table.leaf], where, [table.index])
+    if found is not None and found[0]:
+        data, offsets = lines(found[1][0])
+        if len(offsets) == found[0] + 1:  # no leaf holds a newline
+            return _native.leaf_hashes(data, offsets, 1)
+    query = select(table.leaf).where(where).order_by(table.index)
+    leaves = [leaf if isinstance(leaf, bytes) else b"" for (leaf,) in conn.execute(query)]
+    return _native.leaf_hashes(*joined_bytes(leaves))
+
+
+_draft = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 
 
 def _canonical(values: Sequence[Any]) -> list[bytes]:
@@ -312,8 +343,7 @@ def _canonical(values: Sequence[Any]) -> list[bytes]:
     drafts = []
     for value in values:
         try:
-            text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-            drafts.append(text.encode())
+            drafts.append(_draft(value).encode())
         except (TypeError, ValueError, RecursionError):
             drafts.append(b"")
     plain = _native.plain_entries(*joined_bytes(drafts), [], "")
@@ -329,8 +359,7 @@ def tree_size(conn: Connection) -> int:
     return 0 if last is None else int(last) + 1
 
 
-def _frontier(conn: Connection) -> Frontier:
-    size = tree_size(conn)
+def _frontier(conn: Connection, size: int) -> Frontier:
     node = _reader(conn, [(0, size)])
     return Frontier(size, [node(level, index) for level, index in merkle.subtrees(0, size)])
 
@@ -341,30 +370,49 @@ def tree_root(conn: Connection, size: int) -> bytes:
 
 
 def _reader(conn: Connection, ranges: Sequence[Range]) -> NodeReader:
-    """The stored hashes that make up these ranges, fetched at once."""
+    """The hashes that make up these ranges of the log, from what is stored, fetched at once."""
+    return _made_of(ranges, partial(tree_hashes, conn))
+
+
+Node = tuple[int, int]  # level and index
+Stored = tuple[Mapping[Node, bytes], Mapping[int, bytes]]
+
+
+def _made_of(
+    ranges: Sequence[Range], fetch: Callable[[Sequence[Node], Sequence[Range]], Stored]
+) -> NodeReader:
+    """The hashes that make up these ranges; fetch: as `store.tree_hashes`."""
     covering = {node for start, stop in ranges for node in merkle.subtrees(start, stop)}
-    leaves = [index for level, index in covering if level == 0]
-    inner = [(level, index) for level, index in covering if level > 0]
-    hashes: dict[tuple[int, int], bytes] = {}
-    # Written out, because the making of a query takes longer than its answer.
-    if leaves:
-        wanted = ", ".join(map(str, leaves))
-        query = f'SELECT "index", leaf_hash FROM log_entries WHERE "index" IN ({wanted})'  # noqa: S608
-        hashes |= {(0, index): leaf_hash for index, leaf_hash in conn.exec_driver_sql(query)}
-    if inner:
-        # SQLite answers `(level, index) IN (...)` by reading the whole table.
-        wanted = " OR ".join(f'(level = {level} AND "index" = {index})' for level, index in inner)
-        query = f'SELECT level, "index", hash FROM log_nodes WHERE {wanted}'  # noqa: S608
-        found = conn.exec_driver_sql(query)
-        hashes |= {(level, index): subtree for level, index, subtree in found}
+    ends: dict[int, int] = {}  # up to which of its leaves a tile is needed
+    for level, index in covering:
+        if level < TILE:
+            tile, stop = index >> (TILE - level), (index + 1) << level
+            ends[tile] = max(stop, ends.get(tile, 0))
+    parts = [(tile << TILE, stop) for tile, stop in ends.items()]
+    nodes, leaves = fetch([node for node in covering if node[0] >= TILE], parts)
+    rows = {
+        start >> TILE: merkle.levels(from_bytes([leaves[start]], HASH_BYTES))
+        for start, stop in parts
+        if len(leaves.get(start, b"")) == (stop - start) * HASH_BYTES
+    }
 
     def read(level: int, index: int) -> bytes:
-        try:
-            return hashes[level, index]
-        except KeyError:
-            raise _damaged(f"node {level}/{index} is missing") from None
+        if level >= TILE:
+            found = nodes.get((level, index), b"")
+        elif (tile := index >> (TILE - level)) in rows:
+            found = rows[tile][level][index - (tile << (TILE - level))].tobytes()
+        else:
+            found = b""
+        if not isinstance(found, bytes) or len(found) != HASH_BYTES:
+            raise _damaged(f"node {level}/{index} is missing")
+        return found
 
     return read
+
+
+def _node_rows(level: int, first: int, nodes: U8) -> dict[str, list[Any]]:
+    indexes = range(first, first + len(nodes))
+    return {"level": [level] * len(nodes), "index": [*indexes], "hash": as_bytes(nodes)}
 
 
 def _damaged(problem: str) -> LogDamaged:

@@ -83,6 +83,14 @@ class Frontier:
         return _fold(self.peaks) if self.peaks else EMPTY_ROOT
 
 
+def levels(leaves: U8) -> list[U8]:
+    """The complete subtrees over leaf hashes, uint8 (n, 32), of each level from 0 up."""
+    rows = [leaves]
+    while len(rows[-1]) > 1:
+        rows.append(_native.parent_hashes(rows[-1]))
+    return rows
+
+
 def root(leaves: Iterable[bytes]) -> bytes:
     """The Merkle tree hash over leaves as they are (RFC 6962, section 2.1)."""
     frontier = Frontier()

@@ -16,6 +16,8 @@ it.
 
 from collections.abc import Callable
 
+import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -31,6 +33,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine.interfaces import ReflectedForeignKeyConstraint
 from sqlalchemy.schema import CreateColumn, SchemaItem
+
+from compliance.merkle import Frontier
+from federated import _native
 
 Step = Callable[[Connection], None]
 
@@ -121,11 +126,43 @@ def _people_one_by_one(conn: Connection) -> None:
     conn.execute(text("CREATE INDEX ix_subjects_wrapping_key ON subjects (wrapping_key)"))
 
 
+def _tiles(conn: Connection) -> None:
+    """Of the log's tree, subtrees of 256 entries and more stay; those below are made when needed.
+
+    Of sub-trees, such hashes are stored now, made of their leaves. Entries of no run leave the
+    index by runs.
+    """
+    conn.execute(text("DELETE FROM log_nodes WHERE level < 8"))
+    conn.execute(text("DROP INDEX ix_log_entries_run"))
+    conn.execute(text("CREATE INDEX ix_log_entries_run ON log_entries (run) WHERE run IS NOT NULL"))
+    create(
+        conn,
+        "subtree_nodes",
+        Column("root", LargeBinary, primary_key=True),
+        Column("level", _long, primary_key=True, autoincrement=False),
+        Column("index", _long, primary_key=True, autoincrement=False),
+        Column("hash", LargeBinary(32), nullable=False),
+        sqlite_with_rowid=False,
+    )
+    insert = text('INSERT INTO subtree_nodes (root, level, "index", hash) VALUES (:r, :l, :i, :h)')
+    for (root,) in conn.execute(text("SELECT DISTINCT root FROM subtree_leaves")).all():
+        frontier, rows = Frontier(), []
+        query = text('SELECT leaf FROM subtree_leaves WHERE root = :r ORDER BY "index"')
+        for page in conn.execute(query, {"r": root}).partitions(4096):
+            leaves = [leaf if isinstance(leaf, bytes) else b"" for (leaf,) in page]
+            for level, first, nodes in frontier.extend(_native.leaf_hashes(*_joined(leaves))):
+                if level >= 8:
+                    named = enumerate(nodes, first)
+                    rows += [{"r": root, "l": level, "i": i, "h": bytes(h)} for i, h in named]
+        if rows:
+            conn.execute(insert, rows)
+
+
 # A 64-bit integer that SQLite, too, accepts as a primary key.
 _long = BigInteger().with_variant(Integer(), "sqlite")
 
 # Version n + 2 is made of version n + 1 by STEPS[n].
-STEPS: list[Step] = [_people_and_notices, _people_one_by_one]
+STEPS: list[Step] = [_people_and_notices, _people_one_by_one, _tiles]
 
 VERSION = 1 + len(STEPS)
 
@@ -136,11 +173,11 @@ def migrate(conn: Connection, version: int) -> None:
         step(conn)
 
 
-def create(conn: Connection, name: str, *items: SchemaItem) -> None:
+def create(conn: Connection, name: str, *items: SchemaItem, sqlite_with_rowid: bool = True) -> None:
     """Create a table. Its columns may refer to tables that exist."""
     known = MetaData()
     known.reflect(conn)
-    Table(name, known, *items).create(conn)
+    Table(name, known, *items, sqlite_with_rowid=sqlite_with_rowid).create(conn)
 
 
 def add_column(conn: Connection, table: str, column: Column[object]) -> None:
@@ -177,6 +214,11 @@ def rebuild(conn: Connection, name: str, *items: SchemaItem, **values: str) -> N
         others = ", ".join(_quoted(conn, column) for column in key["referred_columns"])
         reference = f"FOREIGN KEY ({own}) REFERENCES {before} ({others})"
         conn.execute(text(f"ALTER TABLE {table} ADD {reference}"))
+
+
+def _joined(values: list[bytes]) -> tuple[bytes, NDArray[np.uint64]]:
+    """As the kernels take strings."""
+    return b"".join(values), np.cumsum([0, *map(len, values)], dtype=np.uint64)
 
 
 def _references(conn: Connection, name: str) -> list[tuple[str, ReflectedForeignKeyConstraint]]:

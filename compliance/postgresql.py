@@ -115,6 +115,27 @@ def _ordered(gap: ColumnElement[Any], by: Sequence[ColumnElement[Any]]) -> Colum
     return aggregate_order_by(gap, *by) if by else gap
 
 
+def tree_hashes(
+    conn: Connection, nodes: Sequence[tuple[int, int]], ranges: Sequence[tuple[int, int]]
+) -> Iterator[tuple[int, int, object]]:
+    """As `store.tree_hashes`: level, index and hash; of leaves, level 0 and the first index."""
+    # One text whatever is asked for, which the server prepares once.
+    wanted = ([level for level, _ in nodes], [index for _, index in nodes])
+    parts = ([start for start, _ in ranges], [stop for _, stop in ranges])
+    yield from conn.exec_driver_sql(_TREE_HASHES, (*wanted, *parts))
+
+
+_TREE_HASHES = """
+SELECT level, "index", hash FROM log_nodes
+JOIN unnest(%s::bigint[], %s::bigint[]) AS wanted (level, "index") USING (level, "index")
+UNION ALL
+SELECT 0, start, (
+    SELECT string_agg(leaf_hash, ''::bytea ORDER BY "index") FROM log_entries
+    WHERE "index" >= start AND "index" < stop
+) FROM unnest(%s::bigint[], %s::bigint[]) AS parts (start, stop)
+"""
+
+
 def mistyped(conn: Connection, table: Table) -> Iterator[tuple[Column[Any], int]]:
     """None: PostgreSQL holds columns to their types."""
     yield from ()

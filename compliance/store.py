@@ -21,7 +21,6 @@ from sqlalchemy import (
     insert,
     inspect,
     make_url,
-    select,
     update,
 )
 from sqlalchemy.exc import ArgumentError, DBAPIError
@@ -62,6 +61,9 @@ class _Backend(Protocol):
         where: ColumnElement[bool],
         by: Sequence[ColumnElement[Any]],
     ) -> tuple[int, list[bytes]] | None: ...
+    def tree_hashes(
+        self, conn: Connection, nodes: Sequence[tuple[int, int]], ranges: Sequence[tuple[int, int]]
+    ) -> Iterator[tuple[int, int, object]]: ...
     def mistyped(self, conn: Connection, table: Table) -> Iterator[tuple[Column[Any], int]]: ...
     def problem(self, error: BaseException | None) -> ConcordatError | None: ...
 
@@ -139,6 +141,24 @@ def packed(
     return _BACKENDS[conn.dialect.name].packed(conn, columns, where, by)
 
 
+def tree_hashes(
+    conn: Connection, nodes: Sequence[tuple[int, int]], ranges: Sequence[tuple[int, int]]
+) -> tuple[dict[tuple[int, int], bytes], dict[int, bytes]]:
+    """Hashes of the log's tree that are stored, in one query.
+
+    Those of nodes, by level and index; and those of the leaves [start, stop), back to back, by the
+    start of the range. What is missing, or no bytes, is left out.
+    """
+    inner, leaves = {}, {}
+    for level, index, value in _BACKENDS[conn.dialect.name].tree_hashes(conn, nodes, ranges):
+        if isinstance(value, bytes):
+            if level:
+                inner[level, index] = value
+            else:
+                leaves[index] = value
+    return inner, leaves
+
+
 def mistyped(conn: Connection) -> Iterator[tuple[Column[Any], int]]:
     """Each column that holds values of another type than its own, if a database lets them in.
 
@@ -189,8 +209,8 @@ def _bring_up_to_date(conn: Connection, *, create: bool) -> None:
 
 
 def _version(conn: Connection) -> int:
-    versions: Sequence[int] = conn.execute(select(_schema_version.c.version)).scalars().all()
-    if len(versions) != 1 or versions[0] < 1:
+    versions = conn.exec_driver_sql("SELECT version FROM schema_version").scalars().all()
+    if len(versions) != 1 or not isinstance(versions[0], int) or versions[0] < 1:
         raise StoreDamaged(
             "The store does not say by which version it was written.",
             "Stop the node, keep the store as evidence and restore the latest backup.",

@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.types import NullType
 
 from compliance import merkle
-from compliance.batch import U8, from_bytes, joined, joined_bytes, lines
+from compliance.batch import U8, as_bytes, from_bytes, joined, joined_bytes, lines
 from compliance.canonical import parse
 from compliance.errors import (
     InvalidSignature,
@@ -35,17 +35,19 @@ from compliance.errors import (
     UnverifiedNote,
 )
 from compliance.log import (
+    TILE,
     Entry,
     checkpoints,
     cosignatures,
     log_entries,
     log_nodes,
+    subtree_hashes,
     subtree_leaves,
-    subtree_root,
+    subtree_nodes,
     tree_root,
     tree_size,
 )
-from compliance.merkle import HASH_BYTES, Frontier
+from compliance.merkle import HASH_BYTES, Frontier, NodeReader
 from compliance.note import Checkpoint, Signature, VerifierKey
 from compliance.store import packed
 from federated import _native
@@ -194,9 +196,6 @@ class _Tree:
         size = self.frontier.size
         known = dict(zip(merkle.subtrees(0, size), self.frontier.peaks, strict=True))
         rows = {0: (size, hashes)}
-        for level, first, completed in self.frontier.extend(hashes):
-            rows[level] = (first, completed)
-            self._compare(level, first, completed)
 
         def node(level: int, index: int) -> bytes:
             if (level, index) in self.stored:
@@ -205,6 +204,13 @@ class _Tree:
                 return known[level, index]
             first, completed = rows[level]
             return bytes(completed[index - first])
+
+        for level, first, completed in self.frontier.extend(hashes):
+            rows[level] = (first, completed)
+            if level >= TILE:
+                self._compare(level, first, completed)
+            elif self.differing:
+                self._lift(level, range(first, first + len(completed)), node)
 
         between = (checkpoints.c.size > size) & (checkpoints.c.size <= self.frontier.size)
         self._check_checkpoints(between, lambda size: merkle.range_root(0, size, node))
@@ -228,6 +234,16 @@ class _Tree:
                 self.report.add(name, f"column {column} differs from the entry")
         if "subtree" in body:
             self._check_subtree(name, body["subtree"])
+
+    def _lift(self, level: int, completed: range, node: NodeReader) -> None:
+        """What differs below differs in subtrees of a level that is not stored."""
+        for below, index in list(self.differing):
+            parent = index >> 1
+            if below == level - 1 and parent in completed:
+                children = (node(below, 2 * parent), node(below, 2 * parent + 1))
+                self.stored[level, parent] = merkle.node_hash(*children)
+                self.differing.remove((below, index))
+                self.differing.add((level, parent))
 
     def _compare(self, level: int, first: int, built: U8) -> None:
         """Compare adjacent subtrees of a level with the stored hashes."""
@@ -279,8 +295,20 @@ class _Tree:
         ).one()
         if (stored, first, last) != whole:
             self.report.add(name, f"its sub-tree has {stored} leaves instead of {size}")
-        elif subtree_root(self.conn, root, 0, size) != root:
+            return
+        frontier = Frontier()
+        built: dict[tuple[int, int], bytes] = {}
+        for start in range(0, size, PAGE):
+            hashes = subtree_hashes(self.conn, root, start, min(start + PAGE, size))
+            for level, place, nodes in frontier.extend(hashes):
+                if level >= TILE:
+                    built |= {(level, place + i): node for i, node in enumerate(as_bytes(nodes))}
+        if frontier.root() != root:
             self.report.add(name, "the leaves of its sub-tree differ")
+        columns = map(_as_it_is, (subtree_nodes.c[at] for at in ("level", "index", "hash")))
+        query = select(*columns).where(subtree_nodes.c.root == root)
+        if {(level, index): node for level, index, node in self.conn.execute(query)} != built:
+            self.report.add(name, "the hashes stored of its sub-tree differ from its leaves")
 
     def _check_strays(self) -> None:
         """Stored hashes and sub-trees that belong to no entry."""
@@ -288,15 +316,16 @@ class _Tree:
         belongs = or_(
             *(
                 and_(nodes.level == level, nodes.index.between(0, (size >> level) - 1))
-                for level in range(1, max(2, size.bit_length()))
+                for level in range(TILE, max(TILE + 1, size.bit_length()))
             )
         )
         strays = select(nodes.level, nodes.index).where(not_(belongs)).limit(MAX_FINDINGS)
         for level, index in self.conn.execute(strays):
             self.report.add(f"node {level}/{index}", "belongs to no entries")
-        for root in self.conn.execute(select(subtree_leaves.c.root).distinct()).scalars():
-            if root not in self.subtree_roots:
-                self.report.add(f"sub-tree {_bytes(root).hex()}", "no entry commits to it")
+        roots = {*_distinct(self.conn, subtree_leaves.c.root)}
+        roots |= {*_distinct(self.conn, subtree_nodes.c.root)}
+        for root in roots - self.subtree_roots:
+            self.report.add(f"sub-tree {_bytes(root).hex()}", "no entry commits to it")
 
     def _check_checkpoints(
         self, which: ColumnElement[bool], root_of: Callable[[int], bytes] | None = None
@@ -376,6 +405,16 @@ def _rows(conn: Connection, where: ColumnElement[bool]) -> Iterator[Sequence[Any
     while page := conn.execute(query.where(where).limit(PAGE)).all():
         yield page
         where = index > page[-1][0]
+
+
+def _distinct(conn: Connection, column: Column[Any]) -> Iterator[Any]:
+    """The values of a key's first column, each found by a search of the key."""
+    unconverted = type_coerce(column, NullType())
+    query = select(func.min(unconverted))
+    value = conn.execute(query).scalar()
+    while value is not None:
+        yield value
+        value = conn.execute(query.where(unconverted > value)).scalar()
 
 
 def _as_it_is(column: Column[Any]) -> ColumnElement[Any]:

@@ -7,7 +7,7 @@ import pytest
 import rfc6962
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import delete, insert, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import DatabaseError
 
 from compliance import merkle
@@ -22,12 +22,14 @@ from compliance.errors import (
 )
 from compliance.log import (
     PAGE,
+    TILE,
     Log,
     checkpoints,
     commit_subtree,
     log_entries,
     log_nodes,
     subtree_leaves,
+    subtree_nodes,
     subtree_proof,
     tree_root,
     tree_size,
@@ -93,9 +95,9 @@ def test_a_run_is_named_by_text(engine):
 
 
 def test_a_log_that_lost_its_last_entry_is_not_continued(engine):
-    fill(engine, 4)
+    fill(engine, 1 << TILE)
     with write(engine) as conn:
-        conn.execute(delete(log_entries).where(log_entries.c.index == 3))
+        conn.execute(delete(log_entries).where(log_entries.c.index == (1 << TILE) - 1))
     with pytest.raises(LogDamaged, match="are gone"), write(engine) as conn:
         LOG.append(conn, "test", {}, time=NOW)
 
@@ -184,8 +186,7 @@ def test_a_checkpoint_is_signed_once_for_each_size(engine):
         delete(log_entries).where(log_entries.c.index == 4),
         delete(log_entries).where(log_entries.c.index >= 3),
         update(log_entries).where(log_entries.c.index == 4).values(leaf_hash=bytes(32)),
-        update(log_nodes).where(log_nodes.c.level == 2).values(hash=bytes(32)),
-        delete(log_nodes).where(log_nodes.c.level == 2),
+        update(log_entries).where(log_entries.c.index == 4).values(leaf_hash=bytes(31)),
         update(checkpoints).values(note=b""),
     ],
 )
@@ -198,6 +199,51 @@ def test_a_log_that_was_changed_is_not_signed_again(engine, change):
         if tree_size(conn) >= 5:
             LOG.append(conn, "test", {}, time=NOW)
         LOG.checkpoint(conn)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        update(log_nodes).where(log_nodes.c.level == 9).values(hash=bytes(32)),
+        update(log_nodes).where(log_nodes.c.level == 9).values(hash=bytes(31)),
+        delete(log_nodes).where(log_nodes.c.level == 9),
+    ],
+)
+def test_a_log_whose_stored_tree_was_changed_is_not_signed_again(engine, change):
+    fill(engine, 2 << TILE)
+    with write(engine) as conn:
+        LOG.checkpoint(conn)
+        conn.execute(change)
+    with pytest.raises(LogDamaged), write(engine) as conn:
+        LOG.append(conn, "test", {}, time=NOW)
+        LOG.checkpoint(conn)
+
+
+def test_subtrees_of_whole_tiles_are_stored_and_no_others(engine):
+    for batch in (5, (1 << TILE) - 5, 1, (2 << TILE) + 3):
+        fill(engine, batch)
+    with read(engine) as conn:
+        stored = leaves(conn)
+        rows = conn.execute(select(log_nodes).order_by(log_nodes.c.level, log_nodes.c.index)).all()
+    expected = [(8, 0), (8, 1), (8, 2), (9, 0)]
+    assert [tuple(row) for row in rows] == [
+        (level, index, rfc6962.mth(stored[index << level : (index + 1) << level]))
+        for level, index in expected
+    ]
+
+
+def test_proofs_across_tiles_are_those_of_the_rfc(engine):
+    fill(engine, 3 * (1 << TILE) + 7)
+    with read(engine) as conn:
+        stored = leaves(conn)
+        for size in (1, 255, 256, 257, 512, 600, len(stored)):
+            assert tree_root(conn, size) == rfc6962.mth(stored[:size])
+            for index in {0, 1, 127, 255, 256, 300, 511, 512, size - 1}:
+                if index < size:
+                    path = LOG.inclusion_proof(conn, index, size)
+                    assert path == rfc6962.path(index, stored[:size])
+                    proof = LOG.consistency_proof(conn, index + 1, size)
+                    assert proof == rfc6962.proof(index + 1, stored[:size])
 
 
 def test_a_proof_is_verified_offline(engine):
@@ -298,6 +344,26 @@ def test_a_sub_tree_that_was_changed_gives_no_valid_proof(engine):
         size, proof = subtree_proof(conn, root, 2)
     with pytest.raises(InvalidProof):
         merkle.verify_inclusion(merkle.leaf_hash(rows[2]), 2, size, proof, root)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        delete(subtree_nodes).where(subtree_nodes.c.level == 9),
+        update(subtree_nodes).where(subtree_nodes.c.level == 9).values(hash=bytes(31)),
+        delete(subtree_leaves).where(subtree_leaves.c.index == 3),
+    ],
+)
+def test_a_sub_tree_that_lacks_a_hash_gives_no_proof(engine, change):
+    rows = [b"%d" % n for n in range(4 << TILE)]
+    with write(engine) as conn:
+        root = commit_subtree(conn, rows)
+        subtree_proof(conn, root, 5)
+        subtree_proof(conn, root, 600)
+        conn.execute(change)
+        with pytest.raises(LogDamaged):
+            subtree_proof(conn, root, 5)
+            subtree_proof(conn, root, 600)
 
 
 def append_repeatedly(url, name, count):

@@ -5,12 +5,12 @@ import sqlite3
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import delete, insert, select, update
 
 from compliance import merkle
 from compliance.canonical import canonical
 from compliance.errors import StoreDamaged
-from compliance.log import Log, commit_subtree, log_entries
+from compliance.log import TILE, Log, commit_subtree, log_entries, log_nodes
 from compliance.note import COSIGNATURE, Checkpoint, VerifierKey, cosign, sign
 from compliance.signing import SigningKey
 from compliance.store import open_store, read, write
@@ -95,10 +95,6 @@ BITS = {
         'SELECT leaf_hash FROM log_entries WHERE "index" = 17',
         "entry 17: leaf hash differs",
     ),
-    "node": (
-        'SELECT hash FROM log_nodes WHERE level = 2 AND "index" = 3',
-        "node 2/3 (entries 12 to 15): hash differs",
-    ),
     "checkpoint's root": (
         "SELECT root FROM checkpoints WHERE size = 21",
         "checkpoint 21: its columns differ from what is signed",
@@ -167,7 +163,10 @@ def rewritten(path, index, n):
 
 def test_a_replaced_entry_is_found_through_the_tree(path):
     tamper(path, rewritten(path, 13, 99))
-    assert verified(path).findings == ["node 1/6 (entries 12 to 13): hash differs"]
+    assert verified(path).findings == [
+        "checkpoint 20: its root differs from the entries",
+        "checkpoint 21: its root differs from the entries",
+    ]
 
 
 def rebuild(path):
@@ -178,17 +177,9 @@ def rebuild(path):
         frontier = merkle.Frontier()
         for (leaf,) in rows:
             for node in frontier.append(merkle.leaf_hash(leaf)):
-                conn.execute("INSERT INTO log_nodes VALUES (?, ?, ?)", node)
+                if node[0] >= TILE:
+                    conn.execute("INSERT INTO log_nodes VALUES (?, ?, ?)", node)
     conn.close()
-
-
-def test_a_rewritten_tree_is_found_through_the_checkpoints(path):
-    tamper(path, rewritten(path, 13, 99))
-    rebuild(path)
-    assert verified(path).findings == [
-        "checkpoint 20: its root differs from the entries",
-        "checkpoint 21: its root differs from the entries",
-    ]
 
 
 def test_a_history_the_log_itself_rewrote_is_found_through_the_cosignatures(path):
@@ -207,8 +198,7 @@ def test_reordered_entries_are_found(path):
     swap = 'UPDATE log_entries SET "index" = {} WHERE "index" = {}'
     tamper(path, swap.format(99, 4), swap.format(4, 7), swap.format(7, 99))
     assert verified(path).findings == [
-        "node 1/2 (entries 4 to 5): hash differs",
-        "node 1/3 (entries 6 to 7): hash differs",
+        f"checkpoint {size}: its root differs from the entries" for size in (8, 20, 21)
     ]
 
 
@@ -223,7 +213,6 @@ def test_removed_last_entries_are_found(path):
     findings = verified(path).findings
     assert "checkpoint 20: the log has only 18 entries" in findings
     assert "checkpoint 21: the log has only 18 entries" in findings
-    assert "node 1/9: belongs to no entries" in findings
 
 
 def test_removed_last_entries_and_hashes_are_found(path):
@@ -236,18 +225,13 @@ def test_removed_last_entries_and_hashes_are_found(path):
     ]
 
 
-def test_missing_and_stray_nodes_are_found(path):
-    tamper(
-        path,
-        'DELETE FROM log_nodes WHERE level = 3 AND "index" = 0',
-        "INSERT INTO log_nodes VALUES (0, 3, x'00')",
-        "INSERT INTO log_nodes VALUES (5, 0, x'00')",
-        "INSERT INTO log_nodes VALUES (1, -1, x'00')",
-    )
-    findings = verified(path).findings
-    assert "node 3/0 (entries 0 to 7): missing" in findings
-    for stray in ("0/3", "5/0", "1/-1"):
-        assert f"node {stray}: belongs to no entries" in findings
+def test_stray_nodes_are_found(path):
+    strays = ((0, 3), (1, 0), (8, 0), (9, -1))
+    statement = "INSERT INTO log_nodes VALUES (?, ?, x'00')"
+    tamper(path, *((statement, stray) for stray in strays))
+    assert verified(path).findings == [
+        f"node {level}/{index}: belongs to no entries" for level, index in strays
+    ]
 
 
 def test_checkpoints_of_another_key_are_found(path):
@@ -353,7 +337,6 @@ def test_columns_of_another_type_are_findings_too(path):
     tamper(
         path,
         "UPDATE log_entries SET leaf = 'text', leaf_hash = 7, type = 1.5, time = x'00', run = 2",
-        "UPDATE log_nodes SET hash = 3",
         "UPDATE checkpoints SET root = 'text' WHERE size = 8",
         "UPDATE checkpoints SET note = 5 WHERE size = 20",
         "UPDATE cosignatures SET line = 5, witness = 6 WHERE size = 20",
@@ -382,11 +365,37 @@ def test_trees_larger_than_a_page(path):
         LOG.checkpoint(conn)
     assert verified(path).ok
     tamper(path, rewritten(path, PAGE, 5))
-    # The two children are in two pages; no other node is blamed.
+    # No other node is blamed, and no checkpoint.
+    tile = PAGE >> TILE
     assert verified(path).findings == [
         f"entry {PAGE}: column run differs from the entry",
-        f"node 1/{PAGE // 2} (entries {PAGE} to {PAGE + 1}): hash differs",
+        f"node {TILE}/{tile} (entries {PAGE} to {PAGE + 255}): hash differs",
     ]
+
+
+def test_a_sub_tree_is_compared_with_what_is_stored_of_it(path):
+    consents = [b"consent number %d" % n for n in range(2 * PAGE + 700)]
+    with write(open_store(f"sqlite:///{path}")) as conn:
+        root = commit_subtree(conn, consents).hex()
+        body = {"subtree": {"root": root, "size": len(consents)}}
+        LOG.append(conn, "consent.import", body, time=NOW)
+        LOG.checkpoint(conn)
+    report = verified(path)
+    assert (report.findings, report.subtrees) == ([], 2)
+    tamper(path, "PRAGMA wal_checkpoint(TRUNCATE)")
+    for change in (
+        'UPDATE subtree_nodes SET hash = zeroblob(32) WHERE level = 9 AND "index" = 1',
+        "UPDATE subtree_nodes SET hash = 'text' WHERE level = 12 AND \"index\" = 1",
+        "DELETE FROM subtree_nodes WHERE level = 13",
+        "INSERT INTO subtree_nodes SELECT root, 1, 0, hash FROM subtree_nodes WHERE level = 13",
+    ):
+        other = shutil.copy(path, path.with_name("other.db"))
+        tamper(other, change)
+        assert verified(other).findings == [
+            "entry 21: the hashes stored of its sub-tree differ from its leaves"
+        ]
+    tamper(path, "INSERT INTO subtree_nodes VALUES (x'0a', 8, 0, x'00')")
+    assert verified(path).findings == ["sub-tree 0a: no entry commits to it"]
 
 
 @pytest.fixture
@@ -431,6 +440,55 @@ def test_one_byte_of_a_large_log(large, index):
             conn.execute(where.values({column: kept}))
     with read(large) as conn:
         assert verify_log(conn, LOG.verifier).findings == []
+
+
+def test_one_node_of_a_large_log(large):
+    """A changed node is named; nothing above it is, and no checkpoint."""
+    node = log_nodes.c
+    for change, finding in (
+        (
+            update(log_nodes).where(node.level == 9, node.index == 3).values(hash=bytes(32)),
+            "node 9/3 (entries 1536 to 2047): hash differs",
+        ),
+        (
+            update(log_nodes).where(node.level == 8, node.index == 17).values(hash=bytes(31)),
+            "node 8/17 (entries 4352 to 4607): hash differs",
+        ),
+        (
+            delete(log_nodes).where(node.level == 12, node.index == 1),
+            "node 12/1 (entries 4096 to 8191): missing",
+        ),
+        (
+            insert(log_nodes).values(level=10, index=10, hash=bytes(32)),
+            "node 10/10: belongs to no entries",
+        ),
+    ):
+        with write(large) as conn:
+            kept = conn.execute(select(log_nodes)).all()
+            conn.execute(change)
+        with read(large) as conn:
+            assert verify_log(conn, LOG.verifier).findings == [finding]
+        with write(large) as conn:
+            conn.execute(delete(log_nodes))
+            conn.execute(insert(log_nodes), [row._asdict() for row in kept])
+
+
+def test_a_changed_leaf_is_named_alone(large):
+    """Whether its tile is whole or not: neither nodes nor checkpoints are blamed for it."""
+    for index in (700, 5 * PAGE // 2 - 1):
+        at = update(log_entries).where(log_entries.c.index == index)
+        with write(large) as conn:
+            (kept,) = conn.execute(
+                select(log_entries.c.leaf).where(log_entries.c.index == index)
+            ).scalars()
+            conn.execute(at.values(leaf=kept.replace(b'"test"', b'"tesT"')))
+        with read(large) as conn:
+            assert verify_log(conn, LOG.verifier).findings == [
+                f"entry {index}: leaf hash differs",
+                f"entry {index}: column type differs from the entry",
+            ]
+        with write(large) as conn:
+            conn.execute(at.values(leaf=kept))
 
 
 def test_values_shifted_between_columns_of_neighbours(large):

@@ -109,7 +109,7 @@ def test_a_changed_partner_is_an_error_with_a_number(paired: tuple[Node, Node]) 
         "UPDATE log_entries SET leaf_hash = 'text'",
         "UPDATE log_entries SET leaf = 'text'",
         'DELETE FROM log_entries WHERE "index" = 0',
-        "UPDATE log_nodes SET hash = zeroblob(32)",
+        "INSERT INTO log_nodes VALUES (8, 0, zeroblob(32))",
         "UPDATE checkpoints SET note = x'00'",
     ],
 )
