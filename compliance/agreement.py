@@ -330,8 +330,27 @@ class Evaluate(Binned):
     """How much the partner's features say about the bank's label: WOE and IV by bin."""
 
 
+class Populations(_Model):
+    """Two segments of one axis of the segmentation: the one expected, and the one set beside it."""
+
+    axis: Token
+    expected: Text
+    actual: Text
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.expected == self.actual:
+            raise ValueError("expected and actual should be two segments")
+        return self
+
+
 class Stability(Binned):
-    """How far the features' distributions have moved since an earlier run."""
+    """How far the features' distributions have moved since an earlier run.
+
+    populations: or how far they lie apart in two segments of the bank's customers, now.
+    """
+
+    populations: Populations | None = None
 
 
 class Jobs(_Model):
@@ -468,11 +487,20 @@ class Agreement(_Document):
             self._check_features(name, getattr(self.jobs, name))
         if self.jobs.evaluate and self.data.bank.label is None:
             raise ValueError("jobs.evaluate: needs data.bank.label")
+        if self.jobs.stability and self.jobs.stability.populations:
+            self._check_populations(self.jobs.stability.populations)
         if math.prod(len(axis.labels) for axis in self.segmentation) > MAX_SEGMENTS:
             raise ValueError(f"segmentation: makes more than {MAX_SEGMENTS} segments")
         _check_distinct([axis.label for axis in self.segmentation], "segmentation: labels")
         _check_distinct(self.witnesses, "witnesses")
         return self
+
+    def _check_populations(self, named: Populations) -> None:
+        labels = {axis.label: axis.labels for axis in self.segmentation}.get(named.axis, ())
+        if not {named.expected, named.actual} <= set(labels):
+            raise ValueError(
+                "jobs.stability.populations: should name two segments of an axis of segmentation"
+            )
 
     def _check_features(self, job: str, terms: _Tabled | Binned | None) -> None:
         """The features a job names are the partner's, and have bins where it needs them."""
@@ -503,6 +531,7 @@ class Job(_Document):
     scorecard, and what is made of the scores.
 
     since: the earlier run that a stability is measured against; without it there is none yet.
+    between: or that it compares the agreement's two populations.
     """
 
     invalid = JobInvalid
@@ -513,6 +542,7 @@ class Job(_Document):
     purpose: Token
     features: Annotated[dict[Token, tuple[Statistic, ...]], Field(max_length=MAX_FEATURES)] = {}
     since: RunId | None = None
+    between: Literal["populations"] | None = None
     people: Path | None = None
     scorecard: Path | None = None
     watch: Watch | None = None
@@ -525,6 +555,8 @@ class Job(_Document):
             raise ValueError("scorecard, watch: only a score has them")
         if self.since is not None and self.job != "stability":
             raise ValueError("since: only a stability has an earlier run")
+        if self.between is not None and (self.job != "stability" or self.since is not None):
+            raise ValueError("between: only a stability has it, and then no earlier run")
         if (self.job == "insight") != bool(self.features):
             raise ValueError("features: an insight names at least one, another job names none")
         for name, statistics in self.features.items():
@@ -579,6 +611,8 @@ def _not_named(agreement: Agreement, job: Job) -> Clauses:
     terms = getattr(agreement.jobs, job.job)
     if terms is None:
         yield f"jobs.{job.job}", "it does not allow this kind of job"
+    if job.between is not None and terms.populations is None:
+        yield "jobs.stability.populations", "it names no populations to compare"
     for name, statistics in job.features.items():
         clause = f"data.partner.features.{name}"
         feature = agreement.data.partner.features.get(name)
@@ -660,7 +694,7 @@ def disclosure(agreement: Agreement, job: Job) -> Disclosure:
         case "lookup" | "score":
             return _disclosure_by_name(agreement, job.job)
         case "evaluate" | "stability":
-            return _disclosure_of_bins(agreement, job.job)
+            return _disclosure_of_bins(agreement, job)
 
 
 def _disclosure_by_name(agreement: Agreement, kind: Literal["lookup", "score"]) -> Disclosure:
@@ -680,16 +714,31 @@ def _disclosure_by_name(agreement: Agreement, kind: Literal["lookup", "score"]) 
     }
 
 
-def _disclosure_of_bins(agreement: Agreement, kind: Literal["evaluate", "stability"]) -> Disclosure:
+def _disclosure_of_bins(agreement: Agreement, job: Job) -> Disclosure:
     bank, partner = agreement.parties.bank, agreement.parties.partner
-    terms: Binned | None = getattr(agreement.jobs, kind)
+    terms: Binned | None = getattr(agreement.jobs, job.job)
     if terms is None:
-        raise ValueError(f"the agreement allows no {kind}")
+        raise ValueError(f"the agreement allows no {job.job}")
     minimum, names = terms.minimum_group, ", ".join(terms.features)
     size, meet = f"the size of {partner}'s set", "and where these bins meet"
     if terms.minimum_cell:
         meet += f"; bins that hold fewer than {terms.minimum_cell} are not shown"
-    if kind == "stability":
+    if job.between is not None and isinstance(terms, Stability) and terms.populations:
+        named = terms.populations
+        pair = f"with {named.axis} {named.expected} and of those with {named.axis} {named.actual}"
+        return {
+            bank: [
+                size,
+                f"how many of its customers {pair} are shared, also if fewer than the minimum",
+                f"if at least {minimum} of both are: how many of both are in each bin of {names}, "
+                f"{meet}",
+            ],
+            partner: [
+                f"the size of {bank}'s set",
+                "the sizes and shared counts of two nameless groups, and never who is in them",
+            ],
+        }
+    if job.job == "stability":
         return {
             bank: [
                 size,

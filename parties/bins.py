@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from compliance.agreement import Agreement, Binned, Label
+from compliance.agreement import Agreement, Axis, Binned, Label
 from federated.aggregation.evaluate import Distribution
 from federated.aggregation.schema import Bins
 from federated.arrays import I64, U8, Bool
@@ -76,6 +76,20 @@ def labelled(frame: pd.DataFrame, label: Label) -> tuple[I64, Bool]:
         bad.to_numpy(zero_copy_only=False).astype(np.int64),
         ~is_missing(text),
     )
+
+
+def populations(agreement: Agreement) -> tuple[Axis, tuple[int, int]]:
+    """The axis on which the two populations lie, and their places on it: expected, actual."""
+    named = agreement.jobs.stability and agreement.jobs.stability.populations
+    if not named:
+        raise ValueError("the agreement names no populations")
+    axis = next(axis for axis in agreement.segmentation if axis.label == named.axis)
+    return axis, (axis.labels.index(named.expected), axis.labels.index(named.actual))
+
+
+def groups(segment: I64, pair: tuple[int, int]) -> I64:
+    """0 where expected, 1 where actual, -1 where neither: int64 (n,)."""
+    return np.select([segment == place for place in pair], [0, 1], -1).astype(np.int64)
 
 
 def features(agreement: Agreement, terms: Binned, earlier: Earlier | None = None) -> list[Bins]:
@@ -165,10 +179,26 @@ def compared(
             edges, expected, actual, hidden = earlier.beside(name, one)
             told = compare(expected, actual, minimum_cell, hidden)
             columns = {"expected": told.base, "actual": told.other, "psi": told.parts}
-            if told.total is not None:
-                totals = {"total_psi": told.total, "shift": shift(told.total)}
+            totals = _shift_of(told)
         rows += _rows(name, edges, told, columns, totals)
     return rows
+
+
+def set_apart(
+    names: Sequence[str], found: Sequence[Distribution], minimum_cell: int
+) -> list[dict[str, Any]]:
+    """A row a bin of the expected and the actual population."""
+    rows = []
+    for name, one in zip(names if found else (), found, strict=True):
+        told = compare(one.counts[0], one.counts[1], minimum_cell)
+        columns = {"expected": told.base, "actual": told.other, "psi": told.parts}
+        rows += _rows(name, one.edges, told, columns, _shift_of(told))
+    return rows
+
+
+def _shift_of(told: Comparison) -> dict[str, Any]:
+    band = None if told.total is None else shift(told.total)
+    return {"total_psi": told.total, "shift": band}
 
 
 def _rows(

@@ -19,6 +19,7 @@ from compliance.amendment import in_words
 from compliance.errors import ProposalUnknown
 from compliance.lifecycle import RESUMED, SUSPENDED, TERMINATED, Step
 from compliance.people import Proposal, Role
+from federated.risk.stability import shift
 from parties import (
     admin,
     agreements,
@@ -825,6 +826,22 @@ def import_scorecard(
     card = scorecards.make(table, library, name=name, scaling=scaling, decimals=decimals, base=base)
     scorecards.write(card, output)
     out.print(f"{len(card.features)} features in {escape(str(output))}.")
+
+
+@scorecard.command("stability")
+@verb
+def compare_scores(
+    expected: Annotated[Path, typer.Argument(metavar="EXPECTED.csv", help="Scores to compare to.")],
+    actual: Annotated[Path, typer.Argument(metavar="ACTUAL.csv", help="Scores to compare.")],
+    *,
+    output: Annotated[Path | None, typer.Option(help="Write the bins there as CSV.")] = None,
+) -> None:
+    """How far the scores of two periods or populations lie apart (PSI over deciles)."""
+    rows = scorecards.apart(scorecards.scores(expected), scorecards.scores(actual))
+    if output is not None:
+        scorecards.write_apart(rows, output)
+    total = rows[0]["total_psi"]
+    out.print(f"Population stability index {total:.4f}: {shift(total)}.")
 
 
 WitnessPath = Annotated[Path, typer.Argument(metavar="DIR", help="The witness's folder.")]

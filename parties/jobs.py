@@ -100,6 +100,9 @@ def columns(agreement: Agreement, job: Job, role: str) -> list[str]:
         return list(getattr(agreement.jobs, job.job).features)
     if job.job == "evaluate" and agreement.data.bank.label:
         return [agreement.data.bank.label.column]
+    if job.between is not None:
+        axis, _ = bins.populations(agreement)
+        return [axis.column]
     if job.job != "insight":
         return []
     if role == "bank":
@@ -516,6 +519,8 @@ def _bank_evaluate(run: Run) -> Outcome:
 
 
 def _bank_stability(run: Run) -> Outcome:
+    if run.job.between is not None:
+        return _bank_populations(run)
     everyone = np.zeros(len(run.material.ids), np.int64)
     found = _distributions(run, Groups(run.material.ids, everyone, 1))
     terms = _terms(run)
@@ -529,12 +534,30 @@ def _bank_stability(run: Run) -> Outcome:
     return Outcome("stability.csv", bins.to_csv(bins.COMPARED, table), summary)
 
 
+def _bank_populations(run: Run) -> Outcome:
+    axis, pair = bins.populations(run.agreement)
+    group = bins.groups(segments(run.material.frame, [axis]), pair)
+    rows = np.flatnonzero(group >= 0)
+    if len(rows) < len(group):
+        run.note("without_population", int(len(group) - len(rows)))
+    found = _distributions(run, Groups(run.material.ids.take(rows), group[rows], 2))
+    terms = _terms(run)
+    table = bins.set_apart(terms.features, found or [], terms.minimum_cell)
+    summary: dict[str, Any] = {"minimum_group": terms.minimum_group, "suppressed": found is None}
+    if found is not None:
+        expected, actual = found[0].counts.sum(axis=1).tolist()
+        summary |= {"expected": expected, "actual": actual}
+        summary["table"] = bins.by_feature(table, "total_psi", "shift")
+    return Outcome("stability.csv", bins.to_csv(bins.COMPARED, table), summary)
+
+
 def _partner_bins(run: Run) -> None:
     terms = _terms(run)
     asked = bins.features(run.agreement, terms, run.earlier)
     placed = bins.placed(run.material.frame, asked, terms)
     run.note("values", placed.counts)
-    run.note("bins", bins.kept(terms.features, placed.edges))
+    if run.job.between is None:
+        run.note("bins", bins.kept(terms.features, placed.edges))
     evaluate.run_partner(
         run.channel,
         BinTable(run.material.ids, placed.bins),
@@ -542,7 +565,7 @@ def _partner_bins(run: Run) -> None:
         asked,
         run.secret_key(terms.key_bits),
         bank_size=run.peer_size,
-        groups=2 if run.job.job == "evaluate" else 1,
+        groups=2 if run.job.job == "evaluate" or run.job.between is not None else 1,
         minimum_group=terms.minimum_group,
         short_exponents=terms.exponents == "short",
         release=run.release,

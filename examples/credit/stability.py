@@ -3,13 +3,13 @@
 Expected: customers with a limit up to 100,000; actual: those above 300,000. Deciles of the former.
 """
 
-import csv
 import sys
 from pathlib import Path
 
 import pandas as pd
 
-from federated.risk.stability import between, shift
+from federated.risk.stability import shift
+from parties.scorecards import apart, write_apart
 from parties.sources import Dataset, Identifier, numbers, read_table
 
 
@@ -27,19 +27,10 @@ def main(scores: Path, customers: Path, out: Path) -> None:
         side = "above 300,000" if len(small) else "up to 100,000"
         print(f"  Nobody with a score has a limit {side}: nothing to compare, no {out.name}.")
         return
-    edges, found = between(small, large)
-    with out.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["bin", "lower", "upper", "expected", "actual", "psi", "total_psi"])
-        for where, expected, actual, psi in zip(
-            edges.limits(),
-            found.base.tolist(),
-            found.other.tolist(),
-            found.parts.tolist(),
-            strict=True,
-        ):
-            writer.writerow([*where, expected, actual, psi, found.total])
-    print(f"  population stability index: {found.total:.4f} ({shift(found.total or 0)})")
+    rows = apart(small, large)
+    write_apart(rows, out)
+    total = rows[0]["total_psi"]
+    print(f"  population stability index: {total:.4f} ({shift(total)})")
 
 
 if __name__ == "__main__":

@@ -216,6 +216,28 @@ WORDS = {
         ("the size of bank's set", "the size of the bank's set"),
         ("how many customers are shared", "how many customers are shared"),
     ],
+    ("populations", "bank"): [
+        ("the size of shop's set", "the size of the partner's set"),
+        (
+            "how many of its customers with city north and of those with city south are shared",
+            "how many customers of both populations are shared",
+        ),
+        ("if at least 50 of both are", "if both reach the minimum"),
+        (
+            "how many of both are in each bin of days_between_orders",
+            "how many of both are in each bin of the partner's features",
+        ),
+        ("where these bins meet", "where these bins meet"),
+        ("bins that hold fewer than 10 are not shown", "`minimum_cell` are not shown"),
+    ],
+    ("populations", "shop"): [
+        ("the size of bank's set", "the size of the bank's set"),
+        (
+            "the sizes and shared counts of two nameless groups",
+            "sizes and shared counts of two nameless groups",
+        ),
+        ("never who", "never who"),
+    ],
 }
 
 
@@ -225,7 +247,8 @@ def test_the_table_agrees_with_what_agreements_disclose(kind: str, party: str) -
     agreement = Agreement.from_yaml(text.replace("partner_learns: size", "partner_learns: ids"))
     name = "job.yaml" if kind == "insight" else f"job-{kind}.yaml"
     told = disclosure(agreement, Job.from_yaml((REFERENCE / name).read_text("utf-8")))[party]
-    row = re.search(rf"^\| `{kind}` \| (?P<bank>.+) \| (?P<shop>.+) \|$", README, re.MULTILINE)
+    job = "`stability` of two populations" if kind == "populations" else f"`{kind}`"
+    row = re.search(rf"^\| {job} \| (?P<bank>.+) \| (?P<shop>.+) \|$", README, re.MULTILINE)
     assert row
     for words, shown in WORDS[kind, party]:
         assert any(words in item for item in told), words

@@ -47,6 +47,7 @@ JOBS = [
     "job-early-warning.yaml",
     "job-evaluate.yaml",
     "job-stability.yaml",
+    "job-populations.yaml",
 ]
 
 
@@ -98,7 +99,8 @@ def test_init_writes_the_settings_above_the_empty_line(tmp_path: Path) -> None:
 def test_the_agreement_permits_the_jobs(name: str) -> None:
     job = Job.from_yaml(text(name))
     permits(Agreement.from_yaml(text("agreement.yaml")), job, now=NOW, runs=lambda _: 0)
-    assert name in {"job.yaml", "job-early-warning.yaml", f"job-{job.job}.yaml"}
+    others = {"job.yaml", "job-early-warning.yaml", "job-populations.yaml"}
+    assert name in {*others, f"job-{job.job}.yaml"}
 
 
 def test_there_is_a_job_of_each_kind() -> None:

@@ -15,6 +15,7 @@ from compliance.errors import AgreementInvalid, AgreementRefusal, JobInvalid
 from federated.aggregation.evaluate import Distribution
 from federated.aggregation.schema import Bins
 from federated.risk.binning import Edges
+from federated.risk.stability import shift
 from parties import agreements, bins, session
 from parties.node import Node
 from protos.errors import ConcordatError
@@ -43,6 +44,8 @@ data:
     features:
       spend: {{lower: 0, upper: 100, decimals: 0, bins: [20, 40.0]}}
       orders: {{lower: 0, upper: 10, decimals: 0, bins: [0, 3]}}
+segmentation:
+  - {{label: channel, column: channel, values: [branch, app, agent]}}
 jobs:
   evaluate: &terms
     features: [spend, orders]
@@ -60,11 +63,13 @@ jobs:
     release: exact
     key_bits: 2048
     exponents: full
+    populations: {{axis: channel, expected: branch, actual: app}}
 limits: {{runs_per_day: 1000}}
 """.replace(" &terms", "")
 
 CUSTOMERS, SHOPPERS = (0, 300), (100, 400)
 CONSENTED = (10, 300), (100, 380)
+PAIR = "branch", "app"  # the populations
 
 
 def document(**changes: Any) -> str:
@@ -75,7 +80,8 @@ def document(**changes: Any) -> str:
 def customers() -> pd.DataFrame:
     ids = phones(*CUSTOMERS)
     outcome = np.resize(["0", "bad", "good", " 1", "", "0", "NA", "0"], len(ids))
-    return pd.DataFrame({"phone": ids, "outcome": outcome})
+    channel = np.resize(["branch", "app", "", "branch", " app", "agent", "branch"], len(ids))
+    return pd.DataFrame({"phone": ids, "outcome": outcome, "channel": channel})
 
 
 def shoppers(shift: float = 0) -> pd.DataFrame:
@@ -105,7 +111,9 @@ def nodes(tmp_path_factory: pytest.TempPathFactory, paillier_key: bytes) -> Any:
         yield bank, shop
 
 
-def run(nodes: Nodes, kind: str, since: str = "", **changes: Any) -> dict[str, Any]:
+def run(
+    nodes: Nodes, kind: str, since: str = "", between: str = "", **changes: Any
+) -> dict[str, Any]:
     """Under an agreement of its own."""
     bank, shop = nodes
     version = len(agreements.every(bank)) + 1
@@ -116,6 +124,8 @@ def run(nodes: Nodes, kind: str, since: str = "", **changes: Any) -> dict[str, A
     text = f"job: {kind}\nagreement: risk\npurpose: credit-offer\n"
     if since:
         text += f'since: "{since}"\n'
+    if between:
+        text += f"between: {between}\n"
     return session.run_job(bank, text, lambda *_: None, session.Control())
 
 
@@ -257,11 +267,48 @@ def test_stability_compares_with_an_earlier_run(nodes: Nodes) -> None:
     assert {row["feature"] for row in third["result"]["table"]} == {"spend", "orders"}
 
 
+def test_stability_compares_two_populations(nodes: Nodes) -> None:
+    report = run(nodes, "stability", between="populations")
+    found = pd.read_csv(report["result_file"])
+    assert list(found) == list(bins.COMPARED)
+    everyone = shared()
+    channel = everyone["channel"].str.strip()
+    result = report["result"]
+    assert result["expected"] == (channel == "branch").sum()
+    assert result["actual"] == (channel == "app").sum()
+    ours = customers()[CONSENTED[0][0] :]["channel"].str.strip()
+    assert report["without_population"] == (~ours.isin(["branch", "app"])).sum()
+    for name in ("spend", "orders"):
+        rows, values = found[found["feature"] == name], everyone[name]
+        codes = np.searchsorted(quantiles(name), values)
+        codes[values.isna()] = len(rows) - 1
+        of_each = [np.bincount(codes[channel == one], minlength=len(rows)) for one in PAIR]
+        assert [rows["expected"].tolist(), rows["actual"].tolist()] == [c.tolist() for c in of_each]
+        p, q = (np.where(counts == 0, 0.5, counts) / counts.sum() for counts in of_each)
+        psi = (q - p) * np.log(q / p)
+        assert rows["psi"].to_numpy() == pytest.approx(psi)
+        assert rows["total_psi"].to_numpy() == pytest.approx(psi.sum())
+        assert set(rows["shift"]) == {shift(psi.sum())}
+    shown = {row["feature"]: row["total_psi"] for row in result["table"]}
+    assert shown == found.groupby("feature")["total_psi"].first().to_dict()
+
+
+def test_two_populations_have_a_minimum_each_and_small_bins_are_not_shown(nodes: Nodes) -> None:
+    report = run(nodes, "stability", between="populations", cell=8)
+    found = pd.read_csv(report["result_file"])
+    hidden = found["expected"].isna()
+    assert 0 < hidden.sum() < len(found)
+    assert (found.loc[~hidden, ["expected", "actual"]].min() >= 8).all()
+    report = run(nodes, "stability", between="populations", minimum=70)
+    assert report["result"] == {"minimum_group": 70, "suppressed": True}
+
+
 def test_an_earlier_run_must_be_one(nodes: Nodes) -> None:
     evaluated = run(nodes, "evaluate")["run"]
+    apart = run(nodes, "stability", between="populations")["run"]
     few = run(nodes, "stability", minimum=10_000)
     assert few["result"]["suppressed"] is True
-    for since in (evaluated, few["run"]):
+    for since in (evaluated, apart, few["run"]):
         with pytest.raises(ConcordatError) as refused:
             run(nodes, "stability", since=since)
         assert refused.value.code == "E633"
@@ -326,6 +373,9 @@ def test_a_bin_hidden_then_stays_hidden() -> None:
         ("    label: {column: outcome", "    # {column: outcome", "needs data.bank.label"),
         ("release: exact", "release: noised", "noised is not yet there"),
         ("minimum_group: 10", "minimum_group: 9", "minimum_group"),
+        ("actual: app", "actual: branch", "should be two segments"),
+        ("actual: app", "actual: web", "two segments of an axis"),
+        ("axis: channel", "axis: age", "two segments of an axis"),
     ],
 )
 def test_terms_that_make_no_sense(old: str, new: str, problem: str) -> None:
@@ -351,6 +401,26 @@ def test_only_a_stability_has_an_earlier_run() -> None:
             job(text)
 
 
+def test_only_a_stability_has_populations_and_no_earlier_run_with_them() -> None:
+    assert job("job: stability\nbetween: populations").between == "populations"
+    for text in (
+        "job: evaluate\nbetween: populations",
+        "job: stability\nbetween: cities",
+        f'job: stability\nbetween: populations\nsince: "{"ab" * 16}"',
+    ):
+        with pytest.raises(JobInvalid):
+            job(text)
+
+
+def test_populations_must_be_agreed() -> None:
+    line = "    populations: {axis: channel, expected: branch, actual: app}\n"
+    agreement = Agreement.from_yaml(document().replace(line, ""))
+    asked = job("job: stability\nbetween: populations")
+    with pytest.raises(AgreementRefusal) as refused:
+        permits(agreement, asked, now=agreement.valid.start, runs=lambda _: 0)
+    assert refused.value.clause == "jobs.stability.populations"
+
+
 def test_features_count_against_the_limit() -> None:
     text = document().replace("{runs_per_day: 1000}", "{runs_per_day: 9, features_per_job: 1}")
     agreement = Agreement.from_yaml(text)
@@ -368,6 +438,20 @@ def test_each_job_says_who_learns_what() -> None:
     assert "the smaller is visibly the bad one" in told["shop"][1]
     told = disclosure(Agreement.from_yaml(document()), job("job: stability"))
     assert told["shop"] == ["the size of bank's set", "how many customers are shared"]
+    told = disclosure(Agreement.from_yaml(document()), job("job: stability\nbetween: populations"))
+    assert told == {
+        "bank": [
+            "the size of shop's set",
+            "how many of its customers with channel branch and of those with channel app are "
+            "shared, also if fewer than the minimum",
+            "if at least 10 of both are: how many of both are in each bin of spend, orders, and "
+            "where these bins meet",
+        ],
+        "shop": [
+            "the size of bank's set",
+            "the sizes and shared counts of two nameless groups, and never who is in them",
+        ],
+    }
 
 
 def test_bins_are_planned_for_what_both_sides_know() -> None:
