@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks.environment import Environment
 from benchmarks.measure import RESULTS, Bench, machine
 from benchmarks.plot import draw
-from benchmarks.subjects import curve, insight, intersect, lookup, paillier, store
+from benchmarks.subjects import curve, evaluate, insight, intersect, lookup, paillier, store
 
 Subject = Callable[[Bench, Environment], None]
 
@@ -16,6 +16,7 @@ SUBJECTS: dict[str, Subject] = {
     "paillier": paillier.run,
     "intersect": intersect.run,
     "insight": insight.run,
+    "evaluate": evaluate.run,
     "lookup": lookup.run,
     "store": store.run,
 }

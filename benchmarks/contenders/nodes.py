@@ -31,7 +31,11 @@ valid: {{from: 2025-01-01T00:00:00+08:00, until: 2035-01-01T00:00:00+08:00}}
 retention_days: 1
 impact_assessment: none made
 data:
-  bank: {{dataset: people, identifier: phone, categories: [profile]}}
+  bank:
+    dataset: people
+    identifier: phone
+    categories: [profile]
+    label: {{column: repaid, bad: ["no"]}}
   partner:
     dataset: people
     identifier: phone
@@ -51,6 +55,15 @@ jobs:
     key_bits: {key_bits}
     exponents: {exponents}
     statistics: [count, sum]
+  evaluate:
+    features: [{names}]
+    binning: quantile
+    bins: 10
+    minimum_group: 50
+    minimum_cell: 0
+    release: exact
+    key_bits: {key_bits}
+    exponents: {exponents}
 limits: {{runs_per_day: 1000}}
 """
 
@@ -163,6 +176,7 @@ class Nodes:
                 AGREEMENT.format(
                     name=deal.name,
                     features="\n".join(FEATURE.format(i, missing) for i in range(self.features)),
+                    names=", ".join(f"f{i}" for i in range(self.features)),
                     key_bits=deal.key_bits,
                     exponents=deal.exponents,
                 )
@@ -185,6 +199,7 @@ class Nodes:
         columns = {"phone": phone}
         if name == "bank":
             columns["age"] = pa.array(draw.integers(18, 90, count))
+            columns["repaid"] = pa.array(np.where(draw.random(count) < 0.2, "no", "yes"))
         else:
             for i in range(self.features):
                 columns[f"f{i}"] = pa.array(draw.integers(0, HIGHEST + 1, count))
