@@ -11,9 +11,12 @@ install: $(VENV)/.installed
 demo: $(VENV)/.installed
 	$(BIN)/concordat demo
 
-# Some tests inject faults with strace; root can have it installed here, others see it skipped.
+# Some tests inject faults with strace, others look at the console with Chromium; root can have both
+# installed here, others see these tests skipped.
 test: $(VENV)/.installed
 	command -v strace >/dev/null || test "$$(id -u)" != 0 || apt-get install -qq strace || true
+	command -v chromium >/dev/null || test "$$(id -u)" != 0 || \
+		{ echo "Installing Chromium, to test the console"; apt-get install -qq chromium || true; }
 	cargo test --release --manifest-path native/Cargo.toml
 	cargo test --release --manifest-path native/Cargo.toml --features emulated-lanes
 	$(BIN)/python -m pytest

@@ -51,6 +51,11 @@ class SigningKey:
             pem = path.read_bytes()
         except OSError as error:
             raise _key_file("cannot be read", "Restore it from a backup.") from error
+        return cls.from_pem(pem, passphrase)
+
+    @classmethod
+    def from_pem(cls, pem: bytes, passphrase: str | None = None) -> Self:
+        """Read what `to_pem` made. Raises KeyFileError."""
         protected = b"ENCRYPTED" in pem
         if protected and passphrase is None:
             raise _key_file("is protected by a passphrase", "Give the passphrase.")
@@ -65,11 +70,8 @@ class SigningKey:
             raise _key_file("holds another kind of key", "Ed25519 is needed.")
         return cls(key)
 
-    def save(self, path: Path, passphrase: str | None = None) -> None:
-        """Write a PKCS #8 PEM file with mode 0600, encrypted if there is a passphrase.
-
-        Raises KeyFileError; a file already there is never overwritten.
-        """
+    def to_pem(self, passphrase: str | None = None) -> bytes:
+        """PKCS #8 in PEM, encrypted if there is a passphrase. Raises KeyFileError."""
         encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
         if passphrase is not None:
             if len(passphrase) < MIN_PASSPHRASE:
@@ -78,11 +80,18 @@ class SigningKey:
                     "Choose a longer one, such as a few words.",
                 )
             encryption = serialization.BestAvailableEncryption(passphrase.encode())
-        pem = self._key.private_bytes(
+        return self._key.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
             encryption,
         )
+
+    def save(self, path: Path, passphrase: str | None = None) -> None:
+        """Write `to_pem` to a file with mode 0600.
+
+        Raises KeyFileError; a file already there is never overwritten.
+        """
+        pem = self.to_pem(passphrase)
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "wb") as file:

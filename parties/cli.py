@@ -35,6 +35,8 @@ from parties import (
 )
 from parties.cli_audit import audit
 from parties.config import Home, Sector
+from parties.console import sealed
+from parties.console import server as console
 from parties.errors import ConfigError
 from parties.node import Node
 from parties.terminal import (
@@ -140,6 +142,22 @@ def serve(home: HomePath) -> None:
         out.print(f"{name} serves at {address}; Ctrl-C stops it.")
         serving.wait()
         out.print("Stopped; runs under way were ended.")
+
+
+@app.command("console")
+@verb
+def serve_console(
+    home: HomePath,
+    port: Annotated[int, typer.Option(help="Of this machine; 0: any free one.")] = console.PORT,
+) -> None:
+    """Serve the console to browsers on this machine, until Ctrl-C or SIGTERM."""
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    with console.serving(Node.open(Home(home)), port) as serving:
+        out.print(f"The console is at http://127.0.0.1:{serving.port}/ ; Ctrl-C stops it.")
+        stopped.wait()
+    out.print("Stopped; whoever was signed in is signed out.")
 
 
 @app.command("demo")
@@ -968,6 +986,20 @@ def remove_user(
         out.print(f"[bold]{name}[/] is no user any more.")
     else:
         _waits(waiting)
+
+
+@user.command("password")
+@act
+def choose_password(home: HomePath) -> None:
+    """Choose the password by which the user of --as signs in at the console.
+
+    The home then holds a copy of the user's key that only this password opens.
+    """
+    opened = open_node(home)
+    name, key = people.signing(opened)
+    password = str(typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
+    sealed.seal(opened.home, name, key, password)
+    out.print(f"[bold]{name}[/] signs in with it: concordat console {escape(str(home))}")
 
 
 @user.command("list")

@@ -3,6 +3,7 @@ consent room's.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from io import StringIO
 from itertools import pairwise
 from pathlib import Path
@@ -142,6 +143,23 @@ def summary(node: Node) -> list[dict[str, Any]]:
     )
     with node.reading() as conn:
         return [dict(row) for part in (query, refused) for row in conn.execute(part).mappings()]
+
+
+def expiring(node: Node, until: datetime) -> list[dict[str, Any]]:
+    """How many live consents expire before a time, by purpose and recipient, and when the first."""
+    now, soon = microseconds(node.now()), microseconds(until)
+    said = (terms.c.purpose, terms.c.recipient)
+    at = consents.c.expires_at
+    query = (
+        select(*said, func.count().label("consents"), func.min(at).label("first"))
+        .join_from(consents, terms)
+        .where(consents.c.state.in_(GRANTED), consents.c.withdrawn_at > now, at > now, at <= soon)
+        .group_by(*said)
+        .order_by(func.min(at))
+    )
+    with node.reading() as conn:
+        rows = [dict(row) for row in conn.execute(query).mappings()]
+    return [row | {"first": when(row["first"])} for row in rows]
 
 
 # One person

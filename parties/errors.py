@@ -195,5 +195,30 @@ class WitnessMissing(ConcordatError):
     code = "E651"
 
 
+# The console
+
+
+class PasswordUnfit(ConcordatError):
+    code = "E660"
+
+
+class SignInRefused(ConcordatError):
+    """Not this user, or not their password or key."""
+
+    code = "E661"
+
+
+class SignInLimited(ConcordatError):
+    """Too many sign-ins have failed."""
+
+    code = "E662"
+
+
+class FormRefused(ConcordatError):
+    """A form that the console has not just shown to whoever is signed in."""
+
+    code = "E663"
+
+
 class InternalError(ConcordatError):
     code = "E699"

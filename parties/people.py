@@ -50,6 +50,15 @@ def check_name(name: str) -> None:
         )
 
 
+def signing(node: Node) -> tuple[str, SigningKey]:
+    """The user who uses this node, and their key. Raises E320, E321, E324."""
+    with node.reading() as conn:
+        user = people.check_actor(conn, node.actor)
+    if node.actor.key is None:
+        raise ValueError("a user has a key")
+    return user.name, node.actor.key
+
+
 # Users
 
 

@@ -1,0 +1,1 @@
+"""The officer's console: pages on loopback, for people who do not use a shell."""

@@ -1,0 +1,195 @@
+"""One request of somebody who is signed in: who they are, in which language, and what they see."""
+
+import hmac
+from copy import copy
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Lock
+from time import monotonic
+from typing import Annotated, Any
+
+from fastapi import Depends, Form, Request
+from fastapi.responses import HTMLResponse, RedirectResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from compliance import people
+from compliance.errors import NotAllowed, UserUnknown, WrongUserKey
+from compliance.people import Role, User
+from parties.console import words
+from parties.console.sessions import Attempts, Clock, Session, Sessions
+from parties.errors import FormRefused
+from parties.node import Node
+
+_LANGUAGE = "concordat-language"
+_SECTIONS = ("home",)
+_PAGES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+class SignedOut(Exception):
+    """Nobody is signed in, or no longer."""
+
+
+@dataclass
+class Console:
+    """A node as the console shows it, to whoever is signed in."""
+
+    node: Node
+    port: int
+    clock: Clock = monotonic
+    sessions: Sessions = field(init=False)
+    attempts: Attempts = field(init=False)
+    opening: Lock = field(default_factory=Lock)  # one password at a time: each takes 64 MiB
+
+    def __post_init__(self) -> None:
+        self.sessions, self.attempts = Sessions(self.clock), Attempts(self.clock)
+
+    @property
+    def cookie(self) -> str:
+        """Its name: browsers tell hosts apart by their cookies, and not ports."""
+        return f"concordat-{self.port}"
+
+    def used_by(self, actor: people.Actor) -> Node:
+        """The node, where everything is signed by this user."""
+        node = copy(self.node)
+        node.actor = actor
+        return node
+
+
+@dataclass
+class Visit:
+    """What a page needs of the request it answers."""
+
+    request: Request
+    console: Console
+    session: Session
+    user: User
+
+    @property
+    def node(self) -> Node:
+        return self.console.used_by(self.session.actor)
+
+    @property
+    def language(self) -> str:
+        return language_of(self.request)
+
+    def require(self, *roles: Role) -> None:
+        """Raises NotAllowed."""
+        if self.user.role not in roles:
+            raise NotAllowed(
+                f"{self.user.name} is signed in as {self.user.role}; this is for "
+                f"{' or '.join(roles)}.",
+                "Ask one of them; docs/roles.md says who may do what.",
+            )
+
+    def may(self, *roles: Role) -> bool:
+        return self.user.role in roles
+
+    def say(self, name: str, **values: Any) -> str:
+        return words.say(self.language, name, **values)
+
+    def page(self, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
+        notes, self.session.notes = self.session.notes, []
+        return rendered(
+            self.request,
+            template,
+            status=status,
+            user=self.user,
+            form_token=self.session.form_token,
+            notes=[self.say(name, **said) for name, said in notes],
+            may=self.may,
+            sections=_SECTIONS,
+            **values,
+        )
+
+    def go(self, path: str, note: str = "", **values: str) -> RedirectResponse:
+        """To another page, which says what was done."""
+        if note:
+            self.session.notes.append((note, values))
+        return RedirectResponse(path, status_code=303)
+
+
+def rendered(request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
+    """A page, in the language of whoever asks."""
+    console: Console = request.app.state.console
+    language = language_of(request)
+
+    def say(name: str, **said: Any) -> str:
+        return words.say(language, name, **said)
+
+    path = request.url.path if request.method == "GET" else "/"
+    shown = {
+        "say": say,
+        "known": lambda name: words.known(language, name),
+        "language": language,
+        "languages": words.LANGUAGES,
+        "institution": console.node.config.name,
+        "here": path,
+        "section": path.split("/")[1],
+        "user": None,
+        "notes": [],
+        "time": shown_time,
+    }
+    return HTMLResponse(_PAGES.get_template(template).render(shown | values), status)
+
+
+def shown_time(value: str | datetime | None) -> str:
+    """To the minute, in UTC."""
+    if not value:
+        return "–"
+    at = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def language_of(request: Request) -> str:
+    """As the switch says, or else the browser."""
+    chosen = request.cookies.get(_LANGUAGE)
+    if chosen in words.LANGUAGES:
+        return chosen
+    return words.preferred(request.headers.get("accept-language", ""))
+
+
+def choose_language(request: Request, language: str, back: str) -> RedirectResponse:
+    """Keeps the language for this browser, and goes back to a page of the console."""
+    local = back.startswith("/") and not back.startswith(("//", "/\\"))
+    answer = RedirectResponse(back if local else "/", status_code=303)
+    if language in words.LANGUAGES:
+        answer.set_cookie(_LANGUAGE, language, max_age=31_536_000, httponly=True, samesite="strict")
+    return answer
+
+
+def visit_of(request: Request) -> Visit:
+    """Whoever is signed in, and still a user with this key. Raises SignedOut."""
+    console: Console = request.app.state.console
+    cookie = request.cookies.get(console.cookie, "")
+    session = console.sessions.find(cookie)
+    if session is None:
+        raise SignedOut
+    try:
+        with console.node.reading() as conn:
+            user = people.check_actor(conn, session.actor)
+    except (UserUnknown, WrongUserKey) as error:
+        console.sessions.close(cookie)
+        raise SignedOut from error
+    return Visit(request, console, session, user)
+
+
+def _form(request: Request, form_token: Annotated[str, Form()] = "") -> Visit:
+    """The same, for a form: it bears the session's token. Raises FormRefused."""
+    visit = visit_of(request)
+    if not hmac.compare_digest(form_token.encode(), visit.session.form_token.encode()):
+        raise FormRefused(
+            "This form is not one that was shown in this session.", "Load the page and try again."
+        )
+    return visit
+
+
+Reading = Annotated[Visit, Depends(visit_of)]
+Writing = Annotated[Visit, Depends(_form)]
+Text = Annotated[str, Form(max_length=1024)]

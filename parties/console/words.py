@@ -1,0 +1,46 @@
+"""What the pages say, in each language: a catalogue of messages, as data."""
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from compliance.document import load
+
+LANGUAGES = {"en": "English", "zh": "中文"}
+_FOLDER = Path(__file__).parent / "words"
+
+
+@cache
+def catalogue(language: str) -> Mapping[str, str]:
+    """The messages of a language by name; those with `_one` are for a single one."""
+    found: dict[str, str] = load((_FOLDER / f"{language}.yaml").read_text("utf-8"))
+    return found
+
+
+def say(language: str, name: str, **values: Any) -> str:
+    """A message with its values put in. `n` decides between one and many."""
+    messages = catalogue(language)
+    if values.get("n") == 1 and f"{name}_one" in messages:
+        name = f"{name}_one"
+    shown = {key: f"{value:,}" if type(value) is int else value for key, value in values.items()}
+    return messages[name].format(**shown)
+
+
+def known(language: str, name: str) -> bool:
+    return name in catalogue(language)
+
+
+def preferred(accepted: str) -> str:
+    """The language of an Accept-Language header (RFC 9110, section 12.5.4) that there is."""
+    choices = []
+    for part in accepted[:1000].split(","):
+        tag, _, weight = part.partition(";q=")
+        try:
+            quality = float(weight) if weight else 1.0
+        except ValueError:
+            continue
+        primary = tag.strip().partition("-")[0].lower()
+        if primary in LANGUAGES and quality > 0:
+            choices.append((quality, primary))
+    return max(choices, key=lambda choice: choice[0])[1] if choices else "en"
