@@ -147,8 +147,8 @@ def seal(keys: _U8, payloads: _U8, associated: bytes) -> _U8:
     uint8 (n, w) -> (n, 12 + w + 16): nonce, ciphertext, tag. A key is for one row only.
     """
 
-def unseal(keys: _U8, sealed: _U8, associated: bytes) -> _U8:
-    """What `seal` has sealed. ValueError names the first row that does not open."""
+def unseal(keys: _U8, sealed: _U8, associated: bytes) -> tuple[_U8, NDArray[np.bool_]]:
+    """What `seal` has sealed, and bool (n,): which rows open. Others have a payload of zeros."""
 
 # Secrets of a vault
 

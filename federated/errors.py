@@ -72,12 +72,13 @@ class ProtocolViolation(ConcordatError):
 
     code = "E201"
 
-    def __init__(self, message: str) -> None:
-        super().__init__(
-            message,
-            "The run ended without a result. Check that both nodes run the same version; "
-            "if they do, show this message to whoever runs the other node.",
-        )
+    def __init__(
+        self,
+        message: str,
+        next_step: str = "The run ended without a result. Check that both nodes run the same "
+        "version; if they do, show this message to whoever runs the other node.",
+    ) -> None:
+        super().__init__(message, next_step)
 
 
 class MalformedFrame(ProtocolViolation):

@@ -31,6 +31,7 @@ from federated.aggregation.schema import (
     Share,
 )
 from federated.channel import Channel
+from federated.errors import TableUnsound
 from federated.hooks import Progress, Release
 from federated.identifiers import Ids
 from federated.paillier import keys
@@ -40,6 +41,7 @@ from federated.risk.scorecard import Scorecard, weigh
 from parties import bins, tables
 from parties.sources import Scaled, scaled, segments
 from parties.watch import LIST, Watch
+from protos.errors import ConcordatError
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,9 @@ class Outcome:
     file: bytes
     summary: dict[str, Any]
     watched: tuple[Watch, pd.DataFrame, dict[str, Any]] | None = None  # for the next early warning
+    flaw: ConcordatError | None = (
+        None  # for this side only: the other goes on as if there were none
+    )
 
 
 # Who encrypts, and so tells the other side its modulus.
@@ -361,7 +366,8 @@ def _bank_lookup(run: Run) -> Outcome:
         numbers = np.ascontiguousarray(value[:, 1:]).view("<i8").ravel()
         texts = _decimals(numbers.tolist(), run.agreement.data.partner.features[name].decimals)
         columns[name] = np.where(value[:, 0] == 1, texts, "")
-    return Outcome("lookup.csv", _csv(columns), _asked(run, len(ids)))
+    flaw = _flaw(found.unsound)
+    return Outcome("lookup.csv", _csv(columns), _asked(run, len(ids)), flaw=flaw)
 
 
 def _partner_lookup(run: Run) -> None:
@@ -410,6 +416,16 @@ def _asked(run: Run, found: int) -> dict[str, Any]:
     return {"asked": len(run.material.ids), "found": found, "partner_size": run.peer_size}
 
 
+def _flaw(unsound: int) -> TableUnsound | None:
+    if not unsound:
+        return None
+    return TableUnsound(
+        f"Of {unsound:,} of the people asked for, the other side's table has a row that tells "
+        "nothing: it does not open, or holds what no row can. They are left out of the result.",
+        "If the next table has such rows again, show this message to whoever runs the other node.",
+    )
+
+
 def _csv(columns: Mapping[str, Any]) -> bytes:
     """Rows sorted by the first column."""
     frame = pd.DataFrame(columns, dtype=str)
@@ -424,7 +440,7 @@ def _bank_score(run: Run) -> Outcome:
     use, terms = run.table(), run.agreement.jobs.score
     if run.card is None or terms is None:
         raise ValueError("a score needs a scorecard, and an agreement that allows it")
-    rows, sums = score.run_bank(
+    found = score.run_bank(
         run.channel,
         run.material.ids,
         weigh(run.card, tables.grids(run.agreement)),
@@ -437,16 +453,16 @@ def _bank_score(run: Run) -> Outcome:
         release=run.release,
         progress=run.progress,
     )
-    ids = run.material.ids.take(rows)
-    scores = [str(one) for one in run.card.score(sums)]
+    ids = run.material.ids.take(found.rows)
+    scores = [str(one) for one in run.card.score(found.sums)]
     columns = {ids.kind: ids.to_strings().to_pylist(), "score": scores}
-    summary = _asked(run, len(ids))
+    summary, flaw = _asked(run, len(ids)), _flaw(found.unsound)
     if run.watch is None:
-        return Outcome("score.csv", _csv(columns), summary)
+        return Outcome("score.csv", _csv(columns), summary, flaw=flaw)
     frame = pd.DataFrame(columns, dtype=str)
     fell, counts = run.watch.compare(frame)
     listed = str(fell.to_csv(index=False, lineterminator="\n")).encode()
-    return Outcome(LIST, listed, summary | counts, (run.watch, frame, counts))
+    return Outcome(LIST, listed, summary | counts, (run.watch, frame, counts), flaw)
 
 
 def _partner_score(run: Run) -> None:

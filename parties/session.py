@@ -216,7 +216,7 @@ def run_job(node: Node, job_yaml: str, listen: Listener, control: Control) -> di
             if not changed or attempt == ATTEMPTS:
                 raise
         else:
-            report["warnings"] = _cosign(node, planned.peer)
+            report.setdefault("warnings", []).extend(_cosign(node, planned.peer))
             return report
     raise AssertionError("unreachable")
 
@@ -267,7 +267,7 @@ def _cosign(node: Node, peer: Identity) -> list[dict[str, str]]:
         witnessing.ask_all(node, peer)
     except ConcordatError as error:
         _logger.warning("after a run with %s: %s %s", peer.name, error.code, error.message)
-        return [{"code": error.code, "message": error.message, "next_step": error.next_step}]
+        return [_warning(error)]
     return []
 
 
@@ -783,6 +783,8 @@ class Session:
         self.report["transcript"] = transcript.hex()
         if outcome is not None:
             self.report["result"] = outcome.summary
+            if outcome.flaw is not None:
+                self.report["warnings"] = [_warning(outcome.flaw)]
             if outcome.watched is not None:
                 self._keep_watch(*outcome.watched)
 
@@ -842,6 +844,11 @@ def _state(failure: ConcordatError | None) -> str:
 def _error(failure: ConcordatError) -> dict[str, Any]:
     """As a run's report says it."""
     return {"error": {"code": failure.code, "message": failure.message}}
+
+
+def _warning(error: ConcordatError) -> dict[str, str]:
+    """Of what a run is complete in spite of."""
+    return {"code": error.code, "message": error.message, "next_step": error.next_step}
 
 
 def _cancelled() -> Cancelled:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from federated._native import PublicKey
-from federated.arrays import U8, U64
+from federated.arrays import U8, U64, Bool
 from federated.errors import InvalidCiphertext, ProtocolViolation
 
 
@@ -24,6 +24,18 @@ def parse(data: bytes, count: int, public: PublicKey) -> U64:
             "The other side sent a ciphertext that is zero, too large or not coprime to the key."
         ) from None
     return ciphertexts
+
+
+def sound(ciphertexts: U64, public: PublicKey) -> Bool:
+    """bool (n,): which are ciphertexts of this key."""
+    try:
+        public.check(ciphertexts)
+    except ValueError:
+        if len(ciphertexts) == 1:
+            return np.zeros(1, np.bool_)
+        halves = np.array_split(ciphertexts, 2)
+        return np.concatenate([sound(half, public) for half in halves])
+    return np.ones(len(ciphertexts), np.bool_)
 
 
 def encode(ciphertexts: U64) -> U8:

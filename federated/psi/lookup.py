@@ -178,10 +178,14 @@ class Copy:
 
 @dataclass(frozen=True)
 class Found:
-    """rows: int64 (k,), ascending: which of the ids have one. payloads: uint8 (k, payload)."""
+    """rows: int64 (k,), ascending: which of the ids have one. payloads: uint8 (k, payload).
+
+    unsound: how many more have a row that does not open.
+    """
 
     rows: I64
     payloads: U8
+    unsound: int
 
 
 # The protocol
@@ -202,7 +206,8 @@ def run_bank(
     """held: the copy of the epoch that both have agreed to go on with, if any; it was checked.
 
     keep: given another copy, which has been checked, before anything is asked. Raises
-    ProtocolViolation where the partner deviates in form; TableUnsound for its table.
+    ProtocolViolation where the partner deviates in form; TableUnsound for its table. A row that
+    does not open raises nothing: by a run that fails, the partner could tell who was asked for.
     """
     copy = _receive_table(channel, held, terms, partner_size, progress)
     if copy is not held:
@@ -221,7 +226,8 @@ def run_bank(
     places = copy.index.find(labels)
     found = np.flatnonzero(places >= 0)
     found = found[np.argsort(order[found])]
-    return Found(order[found], _open(copy, labels[found], places[found], terms))
+    payloads, opened = _open(copy, labels[found], places[found], terms)
+    return Found(order[found][opened], payloads[opened], int((~opened).sum()))
 
 
 def run_partner(
@@ -280,12 +286,10 @@ def _digest(rows: U8) -> bytes:
     return hashlib.sha256(np.ascontiguousarray(rows).data).digest()
 
 
-def _open(copy: Copy, labels: U8, places: I64, terms: Terms) -> U8:
+def _open(copy: Copy, labels: U8, places: I64, terms: Terms) -> tuple[U8, Bool]:
+    """The payloads, and which of them open."""
     sealed = np.ascontiguousarray(copy.rows[places, KEY:])
-    try:
-        return unseal(_openers(labels), sealed, terms.bind(copy.head.epoch))
-    except ValueError:
-        raise _unsound("has a row that does not open") from None
+    return unseal(_openers(labels), sealed, terms.bind(copy.head.epoch))
 
 
 # The table's frames

@@ -8,17 +8,18 @@ asked for; with points chosen for it, a sum would spell out the places it was ma
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from federated._native import PublicKey, Rerandomiser, SecretKey
 from federated.arrays import I64, U8, U64
 from federated.channel import Channel
-from federated.errors import AnswersDisagree, InvalidKey, ProtocolViolation
+from federated.errors import InvalidKey, ProtocolViolation
 from federated.hooks import Progress, Release, silent
 from federated.identifiers import Ids
 from federated.paillier import keys
-from federated.paillier.ciphertexts import encode, parse
+from federated.paillier.ciphertexts import encode, parse, sound
 from federated.paillier.packing import from_integers, to_integers
 from federated.points import chunks
 from federated.psi import lookup
@@ -31,6 +32,18 @@ ROWS = 2048  # sums made at a time: the bank must not wait too long for any
 
 def payload_bytes(key_bits: int) -> int:
     return key_bits // 4
+
+
+@dataclass(frozen=True)
+class Scores:
+    """rows: int64 (k,), ascending: which of the ids have a score. sums: of points, one for each.
+
+    unsound: how many more have a row, but one that tells no score.
+    """
+
+    rows: I64
+    sums: list[int]
+    unsound: int
 
 
 def run_bank(
@@ -46,11 +59,12 @@ def run_bank(
     keep: Callable[[Copy], None],
     release: Release,
     progress: Progress = silent,
-) -> tuple[I64, list[int]]:
-    """Which of the ids have a score, int64 (k,), and each one's sum of points.
+) -> Scores:
+    """held: the copy of the epoch that both have agreed to go on with; made with the same weights.
 
-    held: the copy of the epoch that both have agreed to go on with; made with the same weights.
-    Raises as lookup.run_bank, and AnswersDisagree for a sum that cannot be.
+    Raises as lookup.run_bank. A payload that is no ciphertext, or of no possible sum, raises
+    nothing: by a run that fails, the partner could tell who was asked for, or compare points that
+    are the bank's with numbers of its choice.
     """
     if held is None:
         plain = from_integers(weights.values.tolist(), secret.public.bits // 64)
@@ -67,10 +81,17 @@ def run_bank(
         progress=progress,
     )
     progress("decrypt", 0, len(found.rows))
-    ciphertexts = parse(found.payloads.tobytes(), len(found.rows), secret.public)
-    sums = decrypt_small(secret, ciphertexts, weights.most)
+    ciphertexts = found.payloads.view("<u8")
+    good = sound(ciphertexts, secret.public)
+    sums = decrypt_small(secret, ciphertexts[good], weights.most)
     progress("decrypt", len(found.rows), len(found.rows))
-    return found.rows, [one + weights.offset for one in sums]
+    scored = {
+        row: one + weights.offset
+        for row, one in zip(found.rows[good].tolist(), sums, strict=True)
+        if one is not None
+    }
+    unsound = found.unsound + len(found.rows) - len(scored)
+    return Scores(np.array(list(scored), np.int64), list(scored.values()), unsound)
 
 
 def make_table(
@@ -101,12 +122,12 @@ def make_table(
     return lookup.make_table(channel, ids, payloads, terms, at_once=ROWS, progress=progress)
 
 
-def decrypt_small(secret: SecretKey, ciphertexts: U64, most: int) -> list[int]:
+def decrypt_small(secret: SecretKey, ciphertexts: U64, most: int) -> list[int | None]:
     """Plaintexts known to be at most `most`, many to a decryption.
 
-    Each sum of theirs, shifted one past another, is decrypted once. Raises AnswersDisagree if a
-    plaintext is larger after all; others of its batch may then be wrong, as any may that the
-    partner chose.
+    Each sum of theirs, shifted one past another, is decrypted once. None for all of a sum that
+    shows a plaintext to be larger after all; one that the partner chose may also change others
+    without a trace, as it could have chosen them.
     """
     public, count = secret.public, len(ciphertexts)
     if not count:
@@ -123,18 +144,16 @@ def decrypt_small(secret: SecretKey, ciphertexts: U64, most: int) -> list[int]:
         for _ in range(width):
             total = public.add(total, total)
         total = public.add(total, layer)
-    plain = to_integers(secret.decrypt(total))
-    if any(one >> (width * depth) for one in plain):
-        raise _impossible()
+    apart = [_apart(one, depth, width, most) for one in to_integers(secret.decrypt(total))]
+    return [one for layer in zip(*apart, strict=True) for one in layer][:count]
+
+
+def _apart(total: int, depth: int, width: int, most: int) -> list[int] | list[None]:
+    """The plaintexts that were added up, the first from the top; None for each if it cannot be."""
     shifts = range(width * (depth - 1), -1, -width)
-    found = [one >> shift & ((1 << width) - 1) for shift in shifts for one in plain][:count]
-    if any(one > most for one in found):
-        raise _impossible()
-    return found
-
-
-def _impossible() -> AnswersDisagree:
-    return AnswersDisagree("The other side's table holds a score that no row can have.")
+    digits = [total >> shift & ((1 << width) - 1) for shift in shifts]
+    possible = not total >> (width * depth) and max(digits) <= most
+    return digits if possible else [None] * depth
 
 
 # Ciphertexts

@@ -178,11 +178,13 @@ mod _native {
         keys: Input2<'py, u8>,
         sealed: Input2<'py, u8>,
         associated: &[u8],
-    ) -> PyResult<Array2<'py, u8>> {
+    ) -> PyResult<(Array2<'py, u8>, Bound<'py, PyArray1<bool>>)> {
         let width = sealed.shape()[1];
         let (keys, sealed) = (rows(&keys)?, elements(&sealed)?);
-        let payloads = py.detach(|| labels::open(keys, sealed, width, associated))?;
-        PyArray1::from_vec(py, payloads).reshape([keys.len(), width - labels::OVERHEAD])
+        let (payloads, opened) = py.detach(|| labels::open(keys, sealed, width, associated))?;
+        let payloads = PyArray1::from_vec(py, payloads);
+        let payloads = payloads.reshape([keys.len(), width - labels::OVERHEAD])?;
+        Ok((payloads, PyArray1::from_vec(py, opened)))
     }
 
     #[pyfunction]

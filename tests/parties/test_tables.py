@@ -26,6 +26,7 @@ from ready import (
     withdraw,
 )
 
+from federated.psi import lookup
 from parties import admin, agreements, audits, session
 from parties.node import Node
 from parties.tables import Tables
@@ -340,6 +341,31 @@ def test_a_file_of_people_that_cannot_be_read_is_named(lasting: Nodes, name: str
     with pytest.raises(ConcordatError) as refused:
         run(lasting[0], "lookup", people=name)
     assert refused.value.code in {"E620", "E110"}
+
+
+@pytest.mark.parametrize("kind", ["lookup", "score"])
+def test_a_run_does_not_fail_on_a_spoilt_row(
+    ready: Nodes, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The partner, who spoilt it, would know that its person was asked for."""
+    bank, shop = ready
+
+    def spoilt(*args: Any) -> Any:
+        rows = seal(*args)
+        rows[::2, -1] ^= 1
+        return rows
+
+    seal = lookup.seal
+    monkeypatch.setattr(lookup, "seal", spoilt)
+    watch = Watch(shop)
+    report = run(bank, kind, **({"scorecard": card(bank)} if kind == "score" else {}))
+    assert report["state"] == watch.ended()[0]["state"] == "completed"
+    found = report["result"]["found"]
+    assert 0 < found == len(result(report)) < len(SHARED)
+    (warning,) = report["warnings"]
+    assert warning["code"] == "E210"
+    assert f"Of {len(SHARED) - found} of the people" in warning["message"]
+    assert "next table" in warning["next_step"]
 
 
 # score

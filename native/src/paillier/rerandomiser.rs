@@ -15,6 +15,11 @@
 //!
 //! The first term is below 2^(bits - 8k), the second about that of c = 2, which is 2^(m - k). With
 //! k = bits/8 + 32 both are below 2^-185 for 2048 bits, and the distance is below 2^-92 a row.
+//!
+//! All rows of a table share the g_i. That adds no more than their number: given the g_i, their
+//! exponents are independent, so N rows are within N times that distance of N uniform n-th powers.
+//! What the owner makes of many rows together, logarithms and lattices included (hidden subset
+//! products; Nguyen, Stern, CRYPTO 1999), it could make of n-th powers that nobody combined.
 
 use std::sync::{Arc, OnceLock};
 
@@ -61,8 +66,10 @@ impl Rerandomiser {
         let terms = kernels.terms(ciphertexts);
         let rows = choices.len() / width;
         // Not inside the pool: see `PublicKey::encrypt`.
-        let masks = (rows > self.bases())
-            .then(|| self.masks.get_or_init(|| kernels.draw_masks(self.bases())));
+        let masks = match rows > self.bases() {
+            true => Some(self.masks.get_or_init(|| kernels.draw_masks(self.bases()))),
+            false => self.masks.get(),
+        };
         let mut out = vec![0; rows * len];
         choices
             .par_chunks(kernels.width() * width)
