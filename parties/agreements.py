@@ -14,6 +14,7 @@ from compliance.log import Log
 from compliance.people import Proposal
 from compliance.register import Register, Registered
 from compliance.signing import Envelope, keyid
+from parties import catalogue
 from parties.errors import JobError, NotDelivered, PeerRefused, PeerUnreachable
 from parties.identity import Identity
 from parties.node import Node
@@ -59,6 +60,7 @@ def sign(node: Node, name: str, version: int | None = None) -> Registered:
 
 def _sign(node: Node, conn: Connection, ours: Register, held: Registered) -> Registered:
     """Signs, or on a node with users proposes to."""
+    catalogue.check(held.agreement)
     if _signed_here(node, held):
         return held
     if not isinstance(ours.log, people.ActingLog):

@@ -1,4 +1,4 @@
-"""The command `concordat`. Every verb takes the node's home first; a failure is one sentence."""
+"""The command `concordat`. Verbs take the node's home first; a failure is one sentence."""
 
 import json
 import shutil
@@ -34,6 +34,7 @@ from parties import (
     witness_service,
 )
 from parties.cli_audit import audit
+from parties.cli_features import feature
 from parties.config import Home, Sector
 from parties.console import sealed
 from parties.console import server as console
@@ -77,6 +78,7 @@ consent.add_typer(notice, name="notice")
 agreement = _group("agreement", "What two institutions sign before anything runs.")
 job = _group("job", "Run a joint job under an agreement, and look at past runs.")
 scorecard = _group("scorecard", "The bank's scorecards, for jobs of the kind score.")
+app.add_typer(feature, name="features")
 app.add_typer(audit, name="audit")
 user = _group("user", "Who may do what here: engineers, officers, auditors, and their keys.")
 third = _group("witness", "A witness of its own, for a regulator: cosigns the logs it knows.")

@@ -52,6 +52,30 @@ class IdentifierNotText(ConcordatError):
     code = "E119"
 
 
+class FeatureUnknown(ConcordatError):
+    """A feature that the catalogue, or the dataset's library, does not have."""
+
+    code = "E123"
+
+
+class TableNotGiven(ConcordatError):
+    """A feature needs a further raw table, which the dataset does not name."""
+
+    code = "E124"
+
+
+class ValueUnreadable(ConcordatError):
+    """Text where a raw table should have a time or a number."""
+
+    code = "E125"
+
+
+class NothingInWindow(ConcordatError):
+    """No row of a raw table lies in the time that features are made of."""
+
+    code = "E126"
+
+
 class PersonUnclear(ConcordatError):
     """Not exactly one identifier, or one that is none."""
 

@@ -47,7 +47,7 @@ from federated.hooks import Progress, silent
 from federated.identifiers import Ids, with_kind
 from federated.psi.lookup import Copy, Table
 from federated.risk.scorecard import Scorecard, weigh
-from parties import agreements, bins, jobs, results, runs, scorecards, tables, witnessing
+from parties import agreements, bins, features, jobs, results, runs, scorecards, tables, witnessing
 from parties.errors import (
     Busy,
     Cancelled,
@@ -65,7 +65,7 @@ from parties.files import write_private
 from parties.identity import Identity
 from parties.node import Node
 from parties.runs import Stages
-from parties.sources import Dataset, Identifier, read_table
+from parties.sources import Dataset, Identifier
 from parties.watch import Watch
 from parties.wire import StreamTransport
 from protos.concordat.v1.run_pb2 import (
@@ -553,7 +553,7 @@ class Session:
         if role == "bank" and self.job.people is not None:
             dataset = _people(self.job.people, dataset)
         columns = jobs.columns(self.agreement, self.job, role)
-        table = read_table(dataset, node.home.path, columns)
+        table = features.load(dataset, node.home.path, columns, node.now())
         self.report["rows"] = table.counts()
         if len(table.rejects):
             table.write_rejects(node.home.run_folder(self.run) / results.REJECTS)

@@ -7,11 +7,14 @@ Numbers and segments are made from the text, so that they are exact.
 import csv
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import date
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
+from zoneinfo import available_timezones
 
 import duckdb
 import numpy as np
@@ -22,10 +25,11 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from compliance.agreement import Axis
 from federated.identifiers import Ids, Kind, Texts, as_text, normalise
+from parties.catalogue import Library, sectors
 from parties.errors import (
     DuplicateIdentifiers,
     IdentifierNotText,
@@ -51,6 +55,15 @@ def _check_region(region: str) -> str:
 Region = Annotated[str, AfterValidator(_check_region)]
 
 
+def _check_zone(zone: str) -> str:
+    if zone not in available_timezones():
+        raise ValueError("should be a time zone of the IANA database, such as Asia/Shanghai")
+    return zone
+
+
+Zone = Annotated[str, AfterValidator(_check_zone)]
+
+
 class Identifier(BaseModel):
     """The column that says whom a row is about."""
 
@@ -61,7 +74,7 @@ class Identifier(BaseModel):
     region: Region = "CN"
 
 
-class Dataset(BaseModel):
+class Source(BaseModel):
     """Where a table lies and how to read it.
 
     `sql` is one SELECT over the table, named `source`. To group by person, whose identifier may be
@@ -72,8 +85,6 @@ class Dataset(BaseModel):
 
     path: Path
     sql: str | None = None
-    identifier: Identifier
-    duplicates: Literal["error", "first"] = "error"
 
     @field_validator("path")
     @classmethod
@@ -83,6 +94,40 @@ class Dataset(BaseModel):
         return path
 
 
+class FeatureSettings(BaseModel):
+    """How a sector's library makes features of raw tables.
+
+    They are made of what happened in the `window_days` before the day `as_of` begins in `timezone`
+    (IANA), where times without an offset belong too. tables: those beside the dataset's own.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    library: Library
+    as_of: date | Literal["today"]
+    window_days: int = Field(365, ge=1, le=36_525)
+    timezone: Zone = "Asia/Shanghai"
+    tables: dict[str, Source] = {}
+
+    @model_validator(mode="after")
+    def _knows_its_tables(self) -> Self:
+        _, *others = sectors()[self.library].tables
+        if unknown := set(self.tables) - set(others):
+            raise ValueError(
+                f"tables: {self.library} has no further table {min(unknown)!r}; it has "
+                f"{', '.join(others) or 'none'}"
+            )
+        return self
+
+
+class Dataset(Source):
+    """A table of people, one row each; or, with `features`, the raw table they are made of."""
+
+    identifier: Identifier
+    duplicates: Literal["error", "first"] = "error"
+    features: FeatureSettings | None = None
+
+
 @dataclass(frozen=True)
 class Table:
     """One row a person: ids[i] belongs to frame.iloc[i].
@@ -90,6 +135,7 @@ class Table:
     frame: the columns asked for, as text (Arrow large_string), missing where empty.
     rows: rows read. duplicates: rows left out because an earlier one is about the same person.
     rejects: row (1 is the first below the header), reason and value of each row without an id.
+    events: where features were made of rows, what became of those with an id.
     """
 
     ids: Ids
@@ -97,15 +143,20 @@ class Table:
     rows: int
     duplicates: int
     rejects: pd.DataFrame = field(repr=False)
+    events: dict[str, int] | None = None
 
     def counts(self) -> dict[str, Any]:
-        """rows = accepted + duplicates + sum(rejected), where rejected counts by reason."""
+        """rows = accepted + duplicates + sum(rejected), where rejected counts by reason.
+
+        Where features were made of them, rows = sum(events) + sum(rejected).
+        """
         by_reason = self.rejects["reason"].value_counts()
         return {
             "rows": self.rows,
             "accepted": len(self.ids),
             "duplicates": self.duplicates,
             "rejected": {str(reason): int(count) for reason, count in by_reason.items()},
+            **({} if self.events is None else {"events": self.events}),
         }
 
     def write_rejects(self, path: Path) -> None:
@@ -166,9 +217,11 @@ def _repeated(ids: pa.LargeStringArray) -> NDArray[np.bool_]:
 # Files
 
 _EXPORT = "Check that its export ran to the end."
+_BATCH = 1 << 20  # rows
 
-# What DuckDB raises, and its binding to Python for names and values that are not UTF-8.
-_REFUSALS = (duckdb.Error, RuntimeError, UnicodeDecodeError)
+# What DuckDB raises, and its binding to Python for names and values that are not UTF-8; Arrow, for
+# what DuckDB finds while a table is read a part at a time.
+_REFUSALS = (duckdb.Error, RuntimeError, UnicodeDecodeError, OSError, pa.ArrowException)
 
 
 def read_columns(
@@ -178,31 +231,64 @@ def read_columns(
 
     `sql`: one SELECT over the file, named `source`. Raises as `read_table`, but for duplicates.
     """
-    _check_file(path)
-    path = path.resolve()
-    query = f"({sql.strip().rstrip(';')}\n)" if sql else "source"
-    with _database(path) as db:
-        db.create_function(  # type: ignore[call-overload]  # enumerations by name
-            "canonical",
-            lambda ids: normalise(ids, identifier.kind, region=identifier.region).ids,
-            ["VARCHAR"],
-            "VARCHAR",
-            type="arrow",
-            null_handling="special",
-        )
-        try:
-            _open_source(db, path)
-            relation = db.sql(f"FROM {query}")
-            types = dict(zip(relation.columns, map(str, relation.types), strict=True))
-            _check_columns(path, types, identifier.column, columns)
-            wanted = [identifier.column, *columns]
-            selected = ", ".join(_as_text(name, types[name]) for name in wanted)
-            table: pa.Table = relation.project(selected).to_arrow_table()
-        except _REFUSALS as error:
-            raise _failure(error, path, sql) from None
+    with reading(path, sql, identifier, columns) as reader:
+        table: pa.Table = reader.read_all()
     if not table.num_rows:
         raise TableEmpty(f"The table {path.name} holds no rows.", _EXPORT)
     return table
+
+
+@contextmanager
+def reading(
+    path: Path,
+    sql: str | None,
+    identifier: Identifier | None,
+    columns: Sequence[str],
+    optional: Collection[str] = (),
+) -> Iterator[pa.RecordBatchReader]:
+    """The same, if there is an identifier, a part at a time; `optional` columns where there are."""
+    with _relation(path, sql, identifier) as relation:
+        types = dict(zip(relation.columns, map(str, relation.types), strict=True))
+        wanted = [name for name in columns if name in types or name not in optional]
+        _check_columns(path, types, identifier.column if identifier else None, wanted)
+        if identifier:
+            wanted.insert(0, identifier.column)
+        selected = ", ".join(_as_text(name, types[name]) for name in wanted)
+        yield relation.project(selected).to_arrow_reader(_BATCH)
+
+
+@contextmanager
+def _relation(
+    path: Path, sql: str | None, identifier: Identifier | None
+) -> Iterator[duckdb.DuckDBPyRelation]:
+    """The table, and what DuckDB says of it in our words."""
+    _check_file(path)
+    query = f"({sql.strip().rstrip(';')}\n)" if sql else "source"
+    with _database(path.resolve()) as db:
+        if identifier:
+            _create_canonical(db, identifier)
+        try:
+            _open_source(db, path.resolve())
+            yield db.sql(f"FROM {query}")
+        except _REFUSALS as error:
+            raise _failure(error, path, sql) from None
+
+
+def present(path: Path, sql: str | None, identifier: Identifier | None) -> list[str]:
+    """The columns there are. Raises as `read_table`."""
+    with _relation(path, sql, identifier) as relation:
+        return list(relation.columns)
+
+
+def _create_canonical(db: duckdb.DuckDBPyConnection, identifier: Identifier) -> None:
+    db.create_function(  # type: ignore[call-overload]  # enumerations by name
+        "canonical",
+        lambda ids: normalise(ids, identifier.kind, region=identifier.region).ids,
+        ["VARCHAR"],
+        "VARCHAR",
+        type="arrow",
+        null_handling="special",
+    )
 
 
 def _database(path: Path) -> duckdb.DuckDBPyConnection:
@@ -317,13 +403,14 @@ def _literal(text: str) -> str:
 
 def _as_text(name: str, kind: str) -> str:
     column = '"' + name.replace('"', '""') + '"'
-    return f"CAST({f'CAST({column} AS TINYINT)' if kind == 'BOOLEAN' else column} AS VARCHAR)"
+    value = f"CAST({column} AS TINYINT)" if kind == "BOOLEAN" else column
+    return f"CAST({value} AS VARCHAR) AS {column}"
 
 
 def _check_columns(
-    path: Path, types: dict[str, str], identifier: str, columns: Iterable[str]
+    path: Path, types: dict[str, str], identifier: str | None, columns: Iterable[str]
 ) -> None:
-    if identifier not in types:
+    if identifier is not None and identifier not in types:
         raise NoIdentifierColumn(
             f"The table {path.name} has no column '{identifier}', where identifiers should be.",
             f"Correct `identifier` in the node's configuration. {_present(types)}",
@@ -334,7 +421,7 @@ def _check_columns(
                 f"The table {path.name} has no column '{name}'.",
                 f"Add the column, or make it with `sql`. {_present(types)}",
             )
-    if types[identifier] in {"FLOAT", "DOUBLE"}:
+    if identifier is not None and types[identifier] in {"FLOAT", "DOUBLE"}:
         raise IdentifierNotText(
             f"Column '{identifier}' of the table {path.name} holds floating-point numbers.",
             "Export identifiers as text: floating-point numbers lose digits and leading zeros.",

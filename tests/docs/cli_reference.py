@@ -13,8 +13,9 @@ from parties.cli import app
 HEAD = """\
 # The command `concordat`
 
-Every verb but `demo` takes the node's home first. Results go to standard output, failures to
-standard error; with `--json` both are JSON on standard output, and progress goes to standard error.
+Every verb but `demo`, and those that only ask the catalogue of features, takes the node's home
+first. Results go to standard output, failures to standard error; with `--json` both are JSON on
+standard output, and progress goes to standard error.
 Exit status: 0 if it was done; 1 for a [numbered error](../errors/README.md), a cancelled job among
 them, or a verdict that something is wrong; 2 if the command was not understood; 130 after Ctrl-C.
 `concordat VERB --help` says what this page says, which `python tests/docs/write_reference.py` makes

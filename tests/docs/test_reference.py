@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 import cli_reference
 import console
+import feature_reference
 import made_up
 import numpy as np
 import pandas as pd
@@ -35,7 +36,7 @@ from parties.cli import app
 from parties.config import Config, Home, ThirdWitness
 from parties.errors import Cancelled
 from parties.node import Node
-from parties.sources import Dataset
+from parties.sources import Dataset, FeatureSettings
 
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
 JOBS = [
@@ -78,8 +79,10 @@ def test_the_configuration_shows_every_setting_and_its_default() -> None:
 
     own = {"name", "sector", "listen", "address", "metrics", "datasets"}
     compare(Config, written, own=own)
-    (dataset,) = written["datasets"].values()
-    compare(Dataset, dataset, own={"path", "sql", "identifier"})
+    table, raw = written["datasets"].values()
+    dataset = table | {"features": raw["features"]}
+    compare(Dataset, dataset, own={"path", "sql", "identifier", "features"})
+    compare(FeatureSettings, dataset["features"], own={"library", "as_of"})
     identifier = Dataset.model_fields["identifier"].annotation
     assert identifier
     compare(identifier, dataset["identifier"], own={"column", "kind"})
@@ -466,6 +469,21 @@ def test_the_notice_shows_every_setting() -> None:
     models = (notice.Notice, notice.Party, notice.Category, notice.Purpose)
     for name in {name for model in models for name in model.model_fields}:
         assert re.search(rf"\b{name}\b", text("notice.yaml")), name
+
+
+# features.md
+
+
+def test_the_page_on_features_is_current() -> None:
+    assert text("features.md") == feature_reference.page(), "run tests/docs/write_reference.py"
+
+
+def test_a_feature_is_proposed_as_the_page_says() -> None:
+    page = text("features.md")
+    (command,) = re.findall(r"^\$ concordat (features propose .*)$", page, re.MULTILINE)
+    done = CliRunner().invoke(app, command.split())
+    assert done.exit_code == 0
+    assert f"{command}\n{done.output}```" in page
 
 
 # cli.md

@@ -1,7 +1,7 @@
 """Write what docs/reference holds of the program's own making: python tests/docs/write_reference.py
 
-The page on the commands; receipts, result and log entry of one run of the reference job; and in
-the pages beside them what their commands print.
+The pages on the commands and the features; receipts, result and log entry of one run of the
+reference job; and in the pages beside them what their commands print.
 """
 
 import tempfile
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cli_reference
 import console
+import feature_reference
 import made_up
 from made_up import REFERENCE
 
@@ -17,6 +18,7 @@ from compliance import receipt
 
 def write() -> None:
     (REFERENCE / "cli.md").write_text(cli_reference.page(), "utf-8")
+    (REFERENCE / "features.md").write_text(feature_reference.page(), "utf-8")
     with tempfile.TemporaryDirectory() as folder, made_up.two_nodes(Path(folder)) as (bank, _):
         report = made_up.run(bank, "job.yaml")
         files = bank.home.run_folder(report["run"])

@@ -1,0 +1,1 @@
+"""A shop's library: features of its customers from its transactions."""
