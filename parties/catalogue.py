@@ -21,8 +21,8 @@ from compliance import document
 from compliance.agreement import Agreement
 from parties.errors import FeatureUnknown
 
-Library = Literal["ecommerce"]
-ColumnKind = Literal["time", "number", "text"]
+Library = Literal["ecommerce", "telecom"]
+ColumnKind = Literal["time", "number", "text", "id"]
 Number = Annotated[Decimal, BeforeValidator(lambda value: Decimal(str(value)))]
 
 MONEY = "money"  # an agreement names the currency
@@ -37,11 +37,13 @@ class Column(_Model):
     """A column of a raw table.
 
     use: whether every feature needs it, every one uses it if there, or only those it is needed by.
+    values: the texts it may hold, if not any. An id is of the same kind as the dataset's.
     """
 
     kind: ColumnKind
     about: str
     use: Literal["always", "if there", "asked"] = "asked"
+    values: tuple[str, ...] = ()
 
 
 class RawTable(_Model):

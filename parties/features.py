@@ -40,8 +40,9 @@ from parties.sources import (
     read_table,
     reading,
 )
+from parties.telecom.subscribers import Subscribers
 
-LIBRARIES: dict[str, Any] = {"ecommerce": Purchases}
+LIBRARIES: dict[str, Any] = {"ecommerce": Purchases, "telecom": Subscribers}
 
 
 def load(dataset: Dataset, home: Path, columns: Iterable[str], now: datetime) -> Table:
@@ -298,10 +299,16 @@ class _Reader:
                     typed = _typed(values, columns[column], self.settings.timezone, place)
                     parts.setdefault(column, []).append(typed)
                 rows += batch.num_rows
-        frame = pd.DataFrame(
-            {column: _joined(parts.get(column, []), columns[column]) for column in there},
-            index=range(rows),
-        )
+        joined = {
+            column: _joined(
+                parts.get(column, []),
+                columns[column],
+                self.dataset.identifier,
+                _Place(source.path.name, column, 0),
+            )
+            for column in there
+        }
+        frame = pd.DataFrame(joined, index=range(rows))
         if identifier is None:
             return _Raw(np.full(rows, -1, np.int64), None, frame, _rejects([], [], []))
         return _identified(people, identifier, frame)
@@ -357,14 +364,14 @@ class _Place:
 
 def _typed(values: Any, column: Column, timezone: str, place: _Place) -> Any:
     match column.kind:
-        case "text":
+        case "text" | "id":
             return values.dictionary_encode()
         case "number":
             read = numbers(values)
             if read.text:
                 raise place.unreadable(read.strange, "number")
             return read.values
-        case _:
+        case "time":
             try:
                 return local_times(values, timezone)
             except pa.ArrowInvalid:
@@ -372,14 +379,23 @@ def _typed(values: Any, column: Column, timezone: str, place: _Place) -> Any:
                 raise place.unreadable(_strange(_plain(values)), what) from None
 
 
-def _joined(parts: list[Any], column: Column) -> Any:
-    if column.kind == "text":
-        codes, words = _encoded(parts)
-        codes, words = _merged(codes, _plain(words))
-        return pd.Categorical.from_codes(codes, pd.Index(words.to_pandas()))
-    if not parts:
-        return np.empty(0, "M8[us]" if column.kind == "time" else np.float64)
-    return np.concatenate(parts)
+def _joined(parts: list[Any], column: Column, identifier: Identifier, place: _Place) -> Any:
+    if column.kind == "time":
+        return np.concatenate([np.empty(0, "M8[us]"), *parts])
+    if column.kind == "number":
+        return np.concatenate([np.empty(0), *parts])
+    codes, words = _encoded(parts)
+    words = _plain(words)
+    if column.kind == "id":  # a short number, say, is no id, and may be meant all the same
+        ids = normalise(words, identifier.kind, region=identifier.region).ids
+        words = pc.coalesce(ids, words)
+    codes, words = _merged(codes, words)
+    if column.values:
+        meant = pc.is_in(words, pa.array(column.values, words.type)).to_numpy(zero_copy_only=False)
+        wrong = ~np.append(meant, True)[codes]  # missing means nothing
+        if wrong.any():
+            raise place.unreadable(wrong, f"word of {', '.join(column.values)}")
+    return pd.Categorical.from_codes(codes, pd.Index(words.to_pandas()))
 
 
 def _plain(text: Any) -> Any:

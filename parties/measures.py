@@ -59,6 +59,11 @@ def hour(times: Times) -> I64:
     return np.asarray((times - day(times)).astype("timedelta64[h]"), np.int64)
 
 
+def weekday(times: Times) -> I64:
+    """0 on Mondays to 6 on Sundays; the first of January 1970 was a Thursday."""
+    return np.asarray((day(times).astype(np.int64) + 3) % 7, np.int64)
+
+
 def count(group: I64, n: int) -> F64:
     """How many rows each group has."""
     return np.bincount(group, minlength=n).astype(np.float64)

@@ -67,9 +67,7 @@ class Purchases:
         return self._share_of_orders((hour >= NIGHT[0]) | (hour < NIGHT[1]))
 
     def weekend_share(self) -> F64:
-        # The first of January 1970 was a Thursday.
-        weekday = (measures.day(self._order_time).astype(np.int64) + 3) % 7
-        return self._share_of_orders(weekday >= 5)
+        return self._share_of_orders(measures.weekday(self._order_time) >= 5)
 
     def payday_share(self, pay_day: str) -> F64:
         """pay_day: the day of the month, the last where a month has fewer."""
