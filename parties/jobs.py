@@ -64,6 +64,7 @@ class Run:
     release: Release
     progress: Progress
     modulus: bytes  # of the other side's Paillier key, where the job has one
+    proof: bytes  # that it is one
     secret_key: Callable[[int], SecretKey]
     note: Callable[[str, Any], None]  # keeps something for the run's report
     card: Scorecard | None = None  # the bank's, for a score
@@ -234,7 +235,7 @@ def _bank_insight(run: Run) -> Outcome:
         run.channel,
         Groups(run.material.ids.take(placed), segment[placed], len(labels)),
         features,
-        keys.peer_key(run.modulus, terms.key_bits),
+        keys.peer_key(run.modulus, run.proof, terms.key_bits),
         partner_size=run.peer_size,
         minimum_group=terms.minimum_group,
         key_bits=terms.key_bits,
@@ -482,7 +483,7 @@ def _partner_score(run: Run) -> None:
             run.material.ids,
             np.column_stack(places),
             grids,
-            public=keys.peer_key(run.modulus, terms.key_bits),
+            public=keys.peer_key(run.modulus, run.proof, terms.key_bits),
             terms=use.terms,
             progress=run.progress,
         )
@@ -506,7 +507,7 @@ def _distributions(run: Run, groups: Groups) -> list[Distribution] | None:
         run.channel,
         groups,
         bins.features(run.agreement, terms, run.earlier),
-        keys.peer_key(run.modulus, terms.key_bits),
+        keys.peer_key(run.modulus, run.proof, terms.key_bits),
         partner_size=run.peer_size,
         minimum_group=terms.minimum_group,
         key_bits=terms.key_bits,

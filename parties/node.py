@@ -263,9 +263,13 @@ class Node:
         """Ed25519 public keys that sign agreements and receipts, by party: ours and the pinned."""
         return {known.name: known.signing_key for known in (self.identity, *self.peers())}
 
-    def paillier_key(self, bits: int) -> SecretKey:
-        """This node's key of that size, made on first use."""
-        path = self.home.key(f"paillier-{bits}")
+    def paillier_key(self, bits: int, *, scores: bool = False) -> SecretKey:
+        """This node's key of that size for sums or for scores, made on first use.
+
+        Two keys, because of sums a partner opens what the bank asks it to: among it could be the
+        points of a scorecard, were they encrypted under the same key.
+        """
+        path = self.home.key(f"paillier-scores-{bits}" if scores else f"paillier-{bits}")
         if path.exists():
             try:
                 return keys.load(self.home.read(path))

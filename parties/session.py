@@ -45,6 +45,7 @@ from federated.channel import Channel
 from federated.errors import AnswersDisagree, PeerAborted, ProtocolViolation, TableUnsound
 from federated.hooks import Progress, silent
 from federated.identifiers import Ids, with_kind
+from federated.paillier.keys import prove
 from federated.psi.lookup import Copy, Table
 from federated.risk.scorecard import Scorecard, weigh
 from parties import agreements, bins, features, jobs, results, runs, scorecards, tables, witnessing
@@ -442,10 +443,11 @@ class Session:
     # Before the job
 
     def _hello(self) -> Hello:
-        modulus = b""
+        modulus = proof = b""
         terms = getattr(self.agreement.jobs, self.job.job)
         if (self.role, self.job.job) in jobs.ENCRYPTS:
-            modulus = self._secret_key(terms.key_bits).public.modulus
+            secret = self._secret_key(terms.key_bits)
+            modulus, proof = secret.public.modulus, prove(secret)
         head = self.copy.head if self.copy else self.held.table.head if self.held else None
         return Hello(
             protocol_version=PROTOCOL_VERSION,
@@ -457,6 +459,7 @@ class Session:
             job=self.job.shared,
             signing_key=self.node.signing_key.public,
             paillier_modulus=modulus,
+            paillier_proof=proof,
             code_version=version("concordat"),
             time=timestamp(self.started),
             table_epoch=head.epoch if head else b"",
@@ -466,7 +469,7 @@ class Session:
     def _secret_key(self, bits: int) -> SecretKey:
         """The node's Paillier key of the one size that the job has: reading it takes a while."""
         if self._secret is None:
-            self._secret = self.node.paillier_key(bits)
+            self._secret = self.node.paillier_key(bits, scores=self.job.job == "score")
         return self._secret
 
     def check(self, theirs: Hello) -> None:
@@ -518,6 +521,7 @@ class Session:
             release=self._release,
             progress=self.stages,
             modulus=theirs.paillier_modulus,
+            proof=theirs.paillier_proof,
             secret_key=self._secret_key,
             note=self.report.__setitem__,
             card=self.card,

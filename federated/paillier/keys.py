@@ -1,9 +1,11 @@
 """Paillier keys: make, store, exchange with `phe`, encrypt as the key allows.
 
-Paillier, EUROCRYPT 1999; Damgård, Jurik, Nielsen, IJIS 2010 for the faster encryption.
+Paillier, EUROCRYPT 1999; Damgård, Jurik, Nielsen, IJIS 2010 for the faster encryption; Goldberg,
+Reyzin, Sagga, Baldimtsi, ASIACRYPT 2019 for the proof that a key is one.
 """
 
 import base64
+import hashlib
 import re
 import textwrap
 
@@ -17,6 +19,11 @@ from federated.errors import InvalidKey
 SHORT_EXPONENT_BITS = {2048: 448, 3072: 512}
 DEFAULT_BITS = 3072
 
+# A proof consists of so many roots. Unless n is coprime to φ(n), a prime that divides both divides
+# the share of numbers that have one; no prime below 2^16 divides n: 2^-128 in all.
+ROOTS = 8
+_SMOOTH = 1 << 16
+
 _BEGIN = "-----BEGIN CONCORDAT PAILLIER KEY-----"
 _END = "-----END CONCORDAT PAILLIER KEY-----"
 
@@ -27,16 +34,31 @@ def generate(bits: int = DEFAULT_BITS, *, allow_small: bool = False) -> SecretKe
     return SecretKey.generate(bits)
 
 
-def peer_key(modulus: bytes, bits: int) -> PublicKey:
+def prove(secret: SecretKey) -> bytes:
+    """That n is coprime to φ(n): n-th roots modulo n of numbers that nobody could choose."""
+    p, q = (int.from_bytes(prime, "little") for prime in secret.primes())
+    n = p * q
+    root = pow(n, -1, (p - 1) * (q - 1))
+    lift = q * pow(q, -1, p)
+    numbers = _numbers(secret.public)
+    mod_p = [pow(number, root % (p - 1), p) for number in numbers]
+    mod_q = [pow(number, root % (q - 1), q) for number in numbers]
+    roots = ((y + lift * (x - y)) % n for x, y in zip(mod_p, mod_q, strict=True))
+    return b"".join(one.to_bytes(secret.public.bits // 8, "little") for one in roots)
+
+
+def peer_key(modulus: bytes, proof: bytes, bits: int) -> PublicKey:
     """The peer's key, of the size the agreement demands. Raises InvalidKey.
 
-    modulus: little-endian, as it came.
+    modulus: little-endian, as it came. proof: what `prove` made. Of another key, ciphertexts could
+    carry more than a plaintext, which no mask would hide.
     """
     try:
         key = PublicKey(modulus)
     except ValueError:
         raise InvalidKey("The other side sent a modulus that is not a Paillier modulus.") from None
     check_key_size(key, bits)
+    _check_proof(key, proof)
     return key
 
 
@@ -45,6 +67,26 @@ def check_key_size(key: PublicKey, bits: int) -> None:
         raise InvalidKey(
             f"The other side's Paillier key has {key.bits} bits; the agreement demands {bits}."
         )
+
+
+def _check_proof(key: PublicKey, proof: bytes) -> None:
+    n, width = int.from_bytes(key.modulus, "little"), key.bits // 8
+    roots = [int.from_bytes(proof[i : i + width], "little") for i in range(0, len(proof), width)]
+    if (
+        len(proof) != ROOTS * width
+        or any(n % divisor == 0 for divisor in range(3, _SMOOTH, 2))
+        or [pow(root, n, n) for root in roots] != _numbers(key)
+    ):
+        raise InvalidKey("The other side does not prove that its modulus is a Paillier modulus.")
+
+
+def _numbers(key: PublicKey) -> list[int]:
+    """Below n, uniform but for 2^-128, from n itself."""
+    n = int.from_bytes(key.modulus, "little")
+    start = hashlib.shake_256(b"concordat paillier key\n" + key.modulus)
+    size = key.bits // 8 + 16
+    data = start.digest(ROOTS * size)
+    return [int.from_bytes(data[i : i + size], "little") % n for i in range(0, len(data), size)]
 
 
 def encrypt(secret: SecretKey, plaintexts: U64, *, short_exponents: bool = False) -> U64:

@@ -847,3 +847,29 @@ def test_a_bank_that_deviates_can_extract_one_persons_row() -> None:
     ours, theirs = play(bank, case.run_partner)
     assert theirs.error is None
     assert ours.result == 30 + victim
+
+
+def test_a_partner_opens_any_number_of_its_own_key_for_a_bank_that_deviates() -> None:
+    """Why a node's scores have a key of their own: here the "sum" is points, beside true counts."""
+    case = fixed(8)
+    case.partner["age"] = range(30, 38)
+    n, layout = modulus(), Layout.plan([AGE.columns], 8, BITS)
+    points = 617
+    (encrypted,) = to_integers(secret_key(BITS).encrypt(from_integers([points], BITS // 64)))
+
+    def bank(channel: Channel) -> int:
+        block = layout.blocks[0]
+        channel.send(GroupSizes(sizes=[8]))
+        send_points(channel, hash_ids(phones(range(8))), Scalar.random())
+        receive_points(channel, 8)
+        channel.receive(EncryptedRows)
+        counts = case.minimum | case.minimum << block.count_start
+        forged = pow(encrypted, 1 << block.start, n * n) * (1 + counts * n) % (n * n)
+        data = from_integers([forged], BITS // 32).tobytes()
+        channel.send(MaskedSums(ciphertexts=data, last=True))
+        released = channel.receive(ReleasedSums).groups[0].blocks[0]
+        return int.from_bytes(released.sums, "little")
+
+    ours, theirs = play(bank, case.run_partner)
+    assert theirs.error is None
+    assert ours.result == points

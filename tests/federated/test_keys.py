@@ -1,8 +1,11 @@
+import secrets
+from random import Random
+
 import numpy as np
 import pytest
 from phe import paillier as phe
 
-from federated._native import SecretKey
+from federated._native import PublicKey, SecretKey
 from federated.errors import InvalidKey
 from federated.paillier import keys
 from federated.paillier.packing import from_integers, to_integers
@@ -87,15 +90,77 @@ def test_a_stored_small_key_is_refused(secret: SecretKey) -> None:
 
 
 def test_a_peers_key_of_another_size_is_refused(secret: SecretKey) -> None:
-    assert keys.peer_key(secret.public.modulus, 1024).bits == 1024
+    proof = keys.prove(secret)
+    assert keys.peer_key(secret.public.modulus, proof, 1024).bits == 1024
     with pytest.raises(InvalidKey, match="1024 bits; the agreement demands 3072"):
-        keys.peer_key(secret.public.modulus, 3072)
+        keys.peer_key(secret.public.modulus, proof, 3072)
+
+
+def test_a_key_without_its_proof_is_refused(secret: SecretKey) -> None:
+    modulus, proof = secret.public.modulus, keys.prove(secret)
+    other = keys.prove(keys.generate(1024, allow_small=True))
+    for wrong in (b"", proof[:-128], proof + proof[:128], bytes(len(proof)), other):
+        with pytest.raises(InvalidKey, match="prove"):
+            keys.peer_key(modulus, wrong, 1024)
+    for at in range(0, len(proof), 128):
+        with pytest.raises(InvalidKey, match="prove"):
+            keys.peer_key(modulus, proof[:at] + bytes([proof[at] ^ 1]) + proof[at + 1 :], 1024)
+
+
+def ill_formed() -> tuple[int, int]:
+    """Primes p and q of which p divides q - 1, and pq has 1024 bits."""
+    random = Random(7)
+
+    def prime(number: int) -> bool:
+        return all(pow(base, number - 1, number) == 1 for base in (2, 3, 5))
+
+    while True:
+        p = random.getrandbits(300) | 1 | 1 << 299
+        if prime(p):
+            break
+    while True:
+        q = 2 * p * (random.getrandbits(423) | 1 << 422) + 1
+        if prime(q) and (p * q).bit_length() == 1024:
+            return p, q
+
+
+def test_a_key_that_is_none_carries_marks_past_any_mask_and_is_refused() -> None:
+    """What the proof is for: (q-1)/p-th powers modulo q know neither the mask nor r^n."""
+    p, q = ill_formed()
+    n = p * q
+    public = PublicKey(_little(n))
+    mark = pow(3, (q - 1) // p, q)  # of order p, so that a mark may have any size
+    marked = (mark * p * pow(p, -1, q) + q * pow(q, -1, p)) % n
+    masks = from_integers([secrets.randbelow(n), secrets.randbelow(n)], 16)
+    masked = to_integers(public.rerandomise(from_integers([1, marked], 32), masks))
+    seen = [pow(one, (q - 1) // p, q) for one in masked]
+    assert seen == [1, pow(mark, (q - 1) // p, q)] and seen[1] != 1
+
+    # The best its owner can do: the roots of those numbers that have one.
+    rest = (p - 1) * ((q - 1) // p)
+    root = pow(n, -1, rest)
+    roots = [pow(number, root, n) for number in keys._numbers(public)]
+    proof = b"".join(one.to_bytes(128, "little") for one in roots)
+    with pytest.raises(InvalidKey, match="prove"):
+        keys.peer_key(public.modulus, proof, 1024)
+
+
+def test_a_modulus_with_a_small_factor_is_refused() -> None:
+    """Of those every number may have a root by chance."""
+    modulus = _little(65_521 * (2**1023 // 65_521 + 2 | 1))
+    assert PublicKey(modulus).bits == 1024
+    with pytest.raises(InvalidKey, match="prove"):
+        keys.peer_key(modulus, bytes(keys.ROOTS * 128), 1024)
+
+
+def _little(number: int) -> bytes:
+    return number.to_bytes(128, "little")
 
 
 @pytest.mark.parametrize("modulus", [b"", b"\x01", bytes(384), b"\xfe" + b"\xff" * 383])
 def test_what_is_no_modulus_is_refused(modulus: bytes) -> None:
     with pytest.raises(InvalidKey):
-        keys.peer_key(modulus, 3072)
+        keys.peer_key(modulus, b"", 3072)
 
 
 def test_short_exponents_decrypt_the_same() -> None:

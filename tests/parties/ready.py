@@ -139,7 +139,8 @@ def make_ready(bank: Node, shop: Node, paillier_key: bytes) -> None:
     import_consents(bank, consent_table(phones(*ASKED_CUSTOMERS), "shop", "profile"))
     import_consents(shop, consent_table(phones(*ASKED_SHOPPERS), "bank", "purchases"))
     for node in (bank, shop):
-        node.home.key("paillier-2048").write_bytes(paillier_key)
+        for name in ("paillier-2048", "paillier-scores-2048"):
+            node.home.key(name).write_bytes(paillier_key)
     agree(bank, shop)
 
 

@@ -402,6 +402,7 @@ INSIGHT = {
     "groups of more than there are": ("bank", "group_sizes", sizes(60, 2**63), "E201"),
     "too few sums": ("bank", "masked_sums", edit(ciphertexts=lambda data: data[512:]), "E201"),
     "a modulus that is none": ("shop", "hello", edit(paillier_modulus=b"\x02"), "E205"),
+    "a modulus without a proof": ("shop", "hello", edit(paillier_proof=b""), "E205"),
     "too few rows": (
         "shop",
         "encrypted_rows",

@@ -391,6 +391,15 @@ def test_a_score_is_the_plain_calculation(lasting: Nodes) -> None:
     assert (bank.home.path / "tables" / "offers.score").stat().st_mode & 0o777 == 0o600
 
 
+def test_scores_have_a_key_of_their_own(bank: Node, paillier_key: bytes) -> None:
+    """As a partner a node opens sums for others."""
+    bank.home.key("paillier-2048").write_bytes(paillier_key)
+    for_sums, for_scores = (bank.paillier_key(2048, scores=scores) for scores in (False, True))
+    assert for_sums.public.modulus != for_scores.public.modulus
+    again = bank.paillier_key(2048, scores=True)
+    assert again.public.modulus == for_scores.public.modulus
+
+
 def test_the_scorecard_can_be_opened_to_an_auditor(lasting: Nodes) -> None:
     bank, shop = lasting
     report = run(bank, "score", scorecard=card(bank), people=people(bank, SHARED[:1]))

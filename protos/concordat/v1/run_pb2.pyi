@@ -45,7 +45,7 @@ class Frame(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., inputs: _Optional[_Union[Inputs, _Mapping]] = ..., signature: _Optional[_Union[Signature, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., points: _Optional[_Union[Points, _Mapping]] = ..., group_sizes: _Optional[_Union[GroupSizes, _Mapping]] = ..., encrypted_rows: _Optional[_Union[EncryptedRows, _Mapping]] = ..., masked_sums: _Optional[_Union[MaskedSums, _Mapping]] = ..., released_sums: _Optional[_Union[ReleasedSums, _Mapping]] = ..., matches: _Optional[_Union[Matches, _Mapping]] = ..., bin_edges: _Optional[_Union[BinEdges, _Mapping]] = ..., table_head: _Optional[_Union[TableHead, _Mapping]] = ..., table_rows: _Optional[_Union[TableRows, _Mapping]] = ..., removed_rows: _Optional[_Union[RemovedRows, _Mapping]] = ..., encrypted_points: _Optional[_Union[EncryptedPoints, _Mapping]] = ..., commitment: _Optional[_Union[Commitment, _Mapping]] = ..., abort: _Optional[_Union[Abort, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol_version", "run", "agreement_digest", "suite", "role", "party", "job", "signing_key", "paillier_modulus", "code_version", "time", "table_epoch", "table_version")
+    __slots__ = ("protocol_version", "run", "agreement_digest", "suite", "role", "party", "job", "signing_key", "paillier_modulus", "code_version", "time", "table_epoch", "table_version", "paillier_proof")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
     AGREEMENT_DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -59,6 +59,7 @@ class Hello(_message.Message):
     TIME_FIELD_NUMBER: _ClassVar[int]
     TABLE_EPOCH_FIELD_NUMBER: _ClassVar[int]
     TABLE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    PAILLIER_PROOF_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     run: str
     agreement_digest: bytes
@@ -72,7 +73,8 @@ class Hello(_message.Message):
     time: str
     table_epoch: bytes
     table_version: int
-    def __init__(self, protocol_version: _Optional[int] = ..., run: _Optional[str] = ..., agreement_digest: _Optional[bytes] = ..., suite: _Optional[str] = ..., role: _Optional[str] = ..., party: _Optional[str] = ..., job: _Optional[bytes] = ..., signing_key: _Optional[bytes] = ..., paillier_modulus: _Optional[bytes] = ..., code_version: _Optional[str] = ..., time: _Optional[str] = ..., table_epoch: _Optional[bytes] = ..., table_version: _Optional[int] = ...) -> None: ...
+    paillier_proof: bytes
+    def __init__(self, protocol_version: _Optional[int] = ..., run: _Optional[str] = ..., agreement_digest: _Optional[bytes] = ..., suite: _Optional[str] = ..., role: _Optional[str] = ..., party: _Optional[str] = ..., job: _Optional[bytes] = ..., signing_key: _Optional[bytes] = ..., paillier_modulus: _Optional[bytes] = ..., code_version: _Optional[str] = ..., time: _Optional[str] = ..., table_epoch: _Optional[bytes] = ..., table_version: _Optional[int] = ..., paillier_proof: _Optional[bytes] = ...) -> None: ...
 
 class Inputs(_message.Message):
     __slots__ = ("root", "size", "log_origin", "log_size", "log_root", "log_checkpoint")
