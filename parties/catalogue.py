@@ -21,7 +21,7 @@ from compliance import document
 from compliance.agreement import Agreement
 from parties.errors import FeatureUnknown
 
-Library = Literal["ecommerce", "telecom"]
+Library = Literal["ecommerce", "telecom", "bank"]
 ColumnKind = Literal["time", "number", "text", "id"]
 Number = Annotated[Decimal, BeforeValidator(lambda value: Decimal(str(value)))]
 
@@ -61,7 +61,8 @@ class Entry(_Model):
     """What the catalogue says of one feature.
 
     lower, upper: where an agreement clips it. needs: the columns, as `table.column`, without which
-    there is none. missing: who has none.
+    there is none. missing: who has none. Of a bank's own: bands, what to call the segments that the
+    bins divide its customers into; or bad, the values of a label that are.
     """
 
     definition: str
@@ -70,6 +71,8 @@ class Entry(_Model):
     upper: Number
     decimals: int
     bins: tuple[Number, ...] = ()
+    bands: tuple[str, ...] = ()
+    bad: tuple[str, ...] = ()
     needs: tuple[str, ...]
     missing: str
     source: str
@@ -163,22 +166,45 @@ def _described(name: str, entry: Entry) -> dict[str, Any]:
     return said
 
 
-def declaration(full: str) -> dict[str, Any]:
-    """What an agreement says of the feature under `data.partner.features`."""
-    said = _described(full, find(full).entry)
-    kept = ("unit", "lower", "upper", "decimals", "bins")
-    return {name: said[name] for name in kept if said[name] != []}
-
-
 def proposed(names: Iterable[str]) -> str:
-    """These features as YAML for an agreement, to stand under `data.partner`."""
-    lines = ["features:\n"]
+    """These features as YAML for an agreement. Raises FeatureUnknown.
+
+    A partner's stand under `data.partner`; a bank's become its segmentation, and its label under
+    `data.bank`.
+    """
+    parts: dict[str, list[str]] = {}
     for name in names:
-        said = yaml.safe_dump(
-            declaration(name), default_flow_style=True, sort_keys=False, width=math.inf
-        )
-        lines.append(f"  {json.dumps(name) if ':' in name else name}: {said}")
-    return "".join(lines)
+        entry = find(name).entry
+        if entry.bands:
+            parts.setdefault("segmentation:", []).append(f"- {_flow(_axis(name, entry))}")
+        elif entry.bad:
+            parts[f"label: {_flow({'column': name, 'bad': [*entry.bad]})}"] = []
+        else:
+            key = json.dumps(name) if ":" in name else name
+            parts.setdefault("features:", []).append(f"{key}: {_flow(_declaration(name, entry))}")
+    return "".join(
+        f"{head}\n" + "".join(f"  {line}\n" for line in lines) for head, lines in parts.items()
+    )
+
+
+def _declaration(name: str, entry: Entry) -> dict[str, Any]:
+    said = _described(name, entry)
+    kept = ("unit", "lower", "upper", "decimals", "bins")
+    return {field: said[field] for field in kept if said[field] != []}
+
+
+def _axis(name: str, entry: Entry) -> dict[str, Any]:
+    uppers = [*map(_plain, entry.bins), None]
+    bands = [
+        {"label": label} | ({} if upper is None else {"upper": upper})
+        for label, upper in zip(entry.bands, uppers, strict=True)
+    ]
+    return {"label": name.partition(".")[2], "column": name, "bands": bands}
+
+
+def _flow(said: dict[str, Any]) -> str:
+    text = yaml.safe_dump(said, default_flow_style=True, sort_keys=False, width=math.inf)
+    return str(text).strip()
 
 
 def check(agreement: Agreement) -> None:
@@ -189,6 +215,7 @@ def check(agreement: Agreement) -> None:
     features = agreement.data.partner.features
     units = {name: one.unit for name, one in features.items()}
     columns = [axis.column for axis in agreement.segmentation]
+    columns += [agreement.data.bank.label.column] if agreement.data.bank.label else []
     for name in (*units, *columns):
         if name.partition(".")[0] not in sectors() or "." not in name:
             continue

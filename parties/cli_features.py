@@ -19,7 +19,7 @@ feature = typer.Typer(
 @verb
 def list_features(
     library: Annotated[
-        str, typer.Argument(metavar="[SECTOR]", help="One sector's, such as ecommerce.")
+        str, typer.Argument(metavar="[SECTOR]", help="ecommerce, telecom or bank; all without it.")
     ] = "",
     as_json: AsJson = False,
 ) -> None:
@@ -51,7 +51,10 @@ def show_feature(
 def propose_features(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Full names.")],
 ) -> None:
-    """The features as an agreement declares them, to paste under `data.partner`."""
+    """The features as an agreement declares them: a partner's under `data.partner`.
+
+    A bank's are its segmentation, and its label under `data.bank`.
+    """
     print(catalogue.proposed(names), end="")
 
 

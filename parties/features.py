@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from federated.identifiers import Ids, normalise
 from parties import catalogue
+from parties.bank.customers import Customers
 from parties.catalogue import Column, Feature, RawTable
 from parties.ecommerce.purchases import Purchases
 from parties.errors import (
@@ -39,10 +40,11 @@ from parties.sources import (
     present,
     read_table,
     reading,
+    several_rows,
 )
 from parties.telecom.subscribers import Subscribers
 
-LIBRARIES: dict[str, Any] = {"ecommerce": Purchases, "telecom": Subscribers}
+LIBRARIES: dict[str, Any] = {"ecommerce": Purchases, "telecom": Subscribers, "bank": Customers}
 
 
 def load(dataset: Dataset, home: Path, columns: Iterable[str], now: datetime) -> Table:
@@ -60,7 +62,7 @@ def build(
 ) -> Table:
     """The features of these names, as text, rounded to the catalogue's decimals.
 
-    Who has no row in the window is left out. Raises as `read_table`, but for duplicates, and
+    Who has no row in the window is left out. Raises as `read_table`, and
     FeatureUnknown, TableNotGiven, ValueUnreadable, NothingInWindow.
     """
     asked = [_of(settings, name) for name in dict.fromkeys(names)]
@@ -69,7 +71,7 @@ def build(
     window = Window.of(settings, now)
     # Whatever was asked for, the main table says who there is.
     raw = reader.read(reader.main)
-    events, ids, counts = _within(raw, window, dataset.path.name)
+    events, ids, counts = _within(raw, window, dataset)
     tables = {reader.main: events}
     for name in reader.others():
         tables[name] = _beside(reader.read(name), ids, window)
@@ -180,17 +182,21 @@ class Window:
 
 
 def _within(
-    raw: "_Raw", window: Window, name: str
+    raw: "_Raw", window: Window, dataset: Dataset
 ) -> tuple[Events, pa.LargeStringArray, dict[str, int]]:
     """The events of people in the window, their ids, and how many rows were used and not."""
+    name = dataset.path.name
     if raw.ids is None or not len(raw.person):
         raise TableEmpty(
             f"The table {name} holds no rows.", "Check that its export ran to the end."
         )
     known = raw.person >= 0
-    time = raw.frame["time"].to_numpy("datetime64[us]")
-    timed = known & ~np.isnat(time)
-    inside = timed & (time >= window.start) & (time < window.end)
+    if "time" in raw.frame:
+        time = raw.frame["time"].to_numpy("datetime64[us]")
+        timed = known & ~np.isnat(time)
+        inside = timed & (time >= window.start) & (time < window.end)
+    else:  # a table of people, not of events
+        timed, inside = known, known & ~_repeated(raw.person, dataset)
     if not inside.any():
         raise NothingInWindow(
             f"The table {name} has no row of a person from {window.start.astype('M8[D]')} until "
@@ -204,7 +210,17 @@ def _within(
         "untimed": int((known & ~timed).sum()),
         "outside_window": int((timed & ~inside).sum()),
     }
+    if "time" not in raw.frame:
+        counts = {"used": counts["used"], "repeated": counts["outside_window"]}
     return events, raw.ids.take(pa.array(people)), counts
+
+
+def _repeated(person: I64, dataset: Dataset) -> Bool:
+    """Which rows are about a person of an earlier row. Raises DuplicateIdentifiers."""
+    repeated = pd.Series(person).duplicated().to_numpy() & (person >= 0)
+    if dataset.duplicates == "error" and repeated.any():
+        raise several_rows(dataset, len(np.unique(person[repeated])), int(repeated.sum()))
+    return repeated
 
 
 def _beside(raw: "_Raw", ids: pa.LargeStringArray, window: Window) -> Events:

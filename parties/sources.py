@@ -178,13 +178,7 @@ def read_table(dataset: Dataset, home: Path, columns: Iterable[str] = ()) -> Tab
     repeated = _repeated(found.ids)
     if dataset.duplicates == "error" and repeated.any():
         persons = pc.count_distinct(found.ids.filter(pa.array(repeated))).as_py()
-        raise DuplicateIdentifiers(
-            f"The table {dataset.path.name} holds {persons} persons more than once: "
-            f"{repeated.sum()} rows repeat an identifier of an earlier row.",
-            "Make it one row a person, for instance with `sql` and GROUP BY canonical("
-            f"{identifier.column}), or set `duplicates: first` on the dataset to keep each "
-            "person's first row.",
-        )
+        raise several_rows(dataset, persons, int(repeated.sum()))
     accepted = found.ids.is_valid().to_numpy(zero_copy_only=False)
     kept = pa.array(accepted & ~repeated)
     wrong = pa.array(np.flatnonzero(~accepted), pa.int64())
@@ -203,6 +197,17 @@ def read_table(dataset: Dataset, home: Path, columns: Iterable[str] = ()) -> Tab
                 "value": values.take(wrong).to_pylist(),
             }
         ),
+    )
+
+
+def several_rows(dataset: Dataset, persons: int, rows: int) -> DuplicateIdentifiers:
+    """The refusal of a table with so many rows about somebody that an earlier row is about."""
+    return DuplicateIdentifiers(
+        f"The table {dataset.path.name} holds {persons} persons more than once: "
+        f"{rows} rows repeat an identifier of an earlier row.",
+        "Make it one row a person, for instance with `sql` and GROUP BY canonical("
+        f"{dataset.identifier.column}), or set `duplicates: first` on the dataset to keep each "
+        "person's first row.",
     )
 
 

@@ -19,11 +19,12 @@ A partner holds events, not features. A dataset that names a library under `feat
 - **Names.** An agreement and a job call a feature by its full name, which says what it means on
   both sides. A definition that changes takes a new name. In `ecommerce.category_share:CATEGORY` a
   value stands for the word: `ecommerce.category_share:books`.
-- **Bounds.** The agreement declares what a feature is clipped to. What the catalogue says of it can
-  be pasted there; instead of `money` name the currency of your table.
+- **Bounds.** The agreement declares what a feature is clipped to, and which segments the bank's
+  customers fall into. What the catalogue says can be pasted there; instead of `money` name the
+  currency of your table.
 
 ```console
-$ concordat features propose ecommerce.recency_days ecommerce.category_share:books
+$ concordat features propose {names}
 {proposed}```
 
 `concordat features build HOME DATASET -o features.parquet` writes the table that jobs would read;
@@ -38,14 +39,13 @@ _USE = {
 }
 
 
+NAMES = ("ecommerce.recency_days", "ecommerce.category_share:books", "bank.age_years")
+
+
 def page() -> str:
     """The whole of features.md."""
-    return "\n".join([HEAD.format(proposed=_proposed()), *_sections()])
-
-
-def _proposed() -> str:
-    names = ("ecommerce.recency_days", "ecommerce.category_share:books")
-    return catalogue.proposed(names)
+    head = HEAD.format(names=" ".join(NAMES), proposed=catalogue.proposed(NAMES))
+    return "\n".join([head, *_sections()])
 
 
 def _sections() -> Iterator[str]:

@@ -3,7 +3,6 @@
 import pytest
 from ready import AGREEMENT
 
-from compliance import agreement
 from compliance.agreement import Agreement
 from parties import catalogue, features
 from parties.errors import FeatureUnknown
@@ -36,17 +35,30 @@ def test_features_need_columns_that_there_are(library: str) -> None:
         assert there.issuperset(entry.needs), name
 
 
+TEXT = AGREEMENT.format(version=1, partner_learns="size")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_an_agreement_takes_what_is_proposed(name: str) -> None:
-    said = catalogue.proposed([name]).splitlines()
-    text = AGREEMENT.format(version=1, partner_learns="size")
-    declared = agreement.Agreement.from_yaml(
-        text.replace("    features:\n", f"    features:\n    {said[1]}\n")
-    ).data.partner.features[name]
     entry = catalogue.find(name).entry
-    assert (declared.lower, declared.upper) == (entry.lower, entry.upper)
-    assert (declared.unit, declared.decimals) == (entry.unit, entry.decimals)
-    assert declared.bins == entry.bins != ()
+    assert entry.bins
+    head, *lines = catalogue.proposed([name]).splitlines()
+    match head.partition(":")[0]:
+        case "features":
+            text = TEXT.replace("    features:\n", f"    features:\n    {lines[0]}\n")
+            said = Agreement.from_yaml(text).data.partner.features[name]
+            for field in ("unit", "lower", "upper", "decimals", "bins"):
+                assert getattr(said, field) == getattr(entry, field)
+        case "segmentation":
+            text = TEXT.replace("segmentation:\n", f"segmentation:\n{lines[0]}\n")
+            axis, _ = Agreement.from_yaml(text).segmentation
+            assert axis.column == name
+            assert axis.labels == entry.bands
+            assert tuple(band.upper for band in axis.bands[:-1]) == entry.bins
+        case _:
+            text = TEXT.replace("  bank: {", f"  bank: {{{head}, ")
+            label = Agreement.from_yaml(text).data.bank.label
+            assert (label.column, label.bad) == (name, entry.bad)
 
 
 @pytest.mark.parametrize(
@@ -64,6 +76,7 @@ def test_an_agreement_takes_what_is_proposed(name: str) -> None:
         "ecommerce.payday_share:32",
         "ecommerce.payday_share:x",
         "telecom.recency_days",
+        "insurance.age",
         "ecommerce.__init__",
         "ecommerce.recency_days\n",
     ],
@@ -85,21 +98,22 @@ def test_one_feature_is_described_with_a_value_and_without() -> None:
         assert found["upper"] == 1
 
 
-def agreed(**names: str) -> Agreement:
-    text = AGREEMENT.format(version=1, partner_learns="size")
+def agreed(names: dict[str, str]) -> Agreement:
+    text = TEXT
     for old, new in names.items():
         text = text.replace(old, new)
     return Agreement.from_yaml(text)
 
 
 def test_an_agreement_is_held_against_the_catalogue() -> None:
-    catalogue.check(agreed())
-    catalogue.check(agreed(spend="ecommerce.monetary"))  # in a currency
-    catalogue.check(agreed(spend="other.monetary"))  # a column of somebody's own
+    catalogue.check(agreed({}))
+    catalogue.check(agreed({"spend": "ecommerce.monetary"}))  # in a currency
+    catalogue.check(agreed({"spend": "other.monetary"}))  # a column of somebody's own
     for names in (
         {"spend": "ecommerce.spend"},
         {"spend": "ecommerce.frequency"},  # orders, not CNY
-        {"age": "ecommerce.shoe_size"},
+        {"age": "bank.shoe_size"},
+        {"bank: {": "bank: {label: {column: bank.bad, bad: [x]}, "},
     ):
         with pytest.raises(FeatureUnknown):
-            catalogue.check(agreed(**names))
+            catalogue.check(agreed(names))

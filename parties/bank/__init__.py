@@ -1,0 +1,1 @@
+"""A bank's library: segments of its customers, people or companies, and labels of their credit."""
