@@ -2,7 +2,7 @@
 
 Nothing stored is believed. Leaf hashes are computed from the entries' bytes and the tree is built
 anew from them; columns and stored hashes are only compared. Whatever differs is listed, never
-raised, so that one changed byte does not hide another. A page of rows is held at a time.
+raised, so that one changed byte does not hide another. A few pages of rows are held at a time.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -53,7 +53,8 @@ from compliance.store import packed
 from federated import _native
 
 MAX_FINDINGS = 1000
-PAGE = 4096  # rows held at a time
+PAGE = 4096  # rows looked at one by one at a time
+WHOLE = 4 * PAGE  # rows joined by the database at a time; a query is made of its parts anew
 
 _NAMES = ("type", "time", "run")  # the members of an entry that are columns as well
 _COLUMNS = [log_entries.c[name] for name in ("leaf", "leaf_hash", *_NAMES)]
@@ -137,8 +138,8 @@ class _Tree:
         index = log_entries.c.index
         if self.previous >= first:
             return False  # past a gap
-        found = packed(self.conn, _COLUMNS, index.between(first, first + PAGE - 1), [index])
-        count = min(self.report.size - first, PAGE)
+        found = packed(self.conn, _COLUMNS, index.between(first, first + WHOLE - 1), [index])
+        count = min(self.report.size - first, WHOLE)
         if not count or found is None or found[0] != count:
             return False
         leaf, leaf_hash, *columns = found[1]

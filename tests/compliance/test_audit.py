@@ -357,7 +357,7 @@ def rows(run):
 def test_no_value_can_be_changed_unnoticed(run, rows):
     assert {table.name for table, *_ in rows} >= {
         *("agreements", "checkpoints", "consent_leaves", "consents", "cosignatures", "log_entries"),
-        *("log_nodes", "receipts", "refusals", "run_inputs", "subjects", "subtree_leaves", "terms"),
+        *("receipts", "refusals", "run_inputs", "subjects", "subtree_leaves", "terms"),
         *("schema_version", "witnessed", "agreement_notices", "users", "proposals"),
         *("notices", "restrictions", "tombstones", "vault"),
     }
