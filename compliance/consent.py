@@ -592,14 +592,18 @@ def refusal_records(refusals: pd.DataFrame) -> pd.Series:
 
 def restriction_macs(secrets: U8, restrictions: pd.DataFrame) -> U8:
     """HMAC of each restriction's record under its person's secret: uint8 (n, 32)."""
+    return _native.hmac_sha256_each(secrets, *joined(restriction_records(restrictions)))
+
+
+def restriction_records(restrictions: pd.DataFrame) -> pd.Series:
+    """The canonical JSON of each restriction: until in UTC, only where there is one."""
     until = 'true,"until":"' + iso(restrictions["until"]) + '"}'
-    records = (
+    return (
         '{"reason":"'
         + restrictions["reason"]
         + '","restricted":'
         + until.where(restrictions["until"] > 0, "false}")
     )
-    return _native.hmac_sha256_each(secrets, *joined(records))
 
 
 def restriction_references(secrets: U8, origin: str) -> U8:

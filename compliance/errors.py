@@ -340,3 +340,12 @@ class ReceiptConflict(ConcordatError):
     """Another receipt is already recorded for this run."""
 
     code = "E552"
+
+
+# Evidence
+
+
+class EvidenceExists(ConcordatError):
+    """There is something already where the evidence is to go."""
+
+    code = "E553"

@@ -369,6 +369,12 @@ def tree_root(conn: Connection, size: int) -> bytes:
     return merkle.range_root(0, size, _reader(conn, [(0, size)]))
 
 
+def hidden_hashes(conn: Connection, start: int, stop: int) -> list[tuple[int, bytes]]:
+    """What stands for entries [start, stop) where they are not shown: levels and hashes."""
+    node = _reader(conn, [(start, stop)])
+    return [(level, node(level, index)) for level, index in merkle.subtrees(start, stop)]
+
+
 def _reader(conn: Connection, ranges: Sequence[Range]) -> NodeReader:
     """The hashes that make up these ranges of the log, from what is stored, fetched at once."""
     return _made_of(ranges, partial(tree_hashes, conn))

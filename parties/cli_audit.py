@@ -1,14 +1,30 @@
 """The verbs `concordat audit`."""
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
-from parties import audits
-from parties.terminal import AsJson, HomePath, act, err, open_node, out
+from compliance.timeline import in_words
+from parties import audits, evidence
+from parties.terminal import (
+    AsJson,
+    CompanyCode,
+    Email,
+    HomePath,
+    Phone,
+    ResidentId,
+    act,
+    err,
+    open_node,
+    out,
+    person_named,
+)
+
+TIMES = ["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M%z"]  # with an offset, such as +08:00 or Z
 
 audit = typer.Typer(help="Verify the log, its witnesses and its receipts.", no_args_is_help=True)
 
@@ -87,3 +103,68 @@ def compare(
         out.print(f"Both institutions' receipts of run {run} say the same, signed by both.")
     if differences:
         raise typer.Exit(1)
+
+
+@audit.command("person")
+@act
+def show_person(
+    home: HomePath,
+    *,
+    run: Annotated[
+        str | None,
+        typer.Option(help="A run the person may not have been in: its id, or the first digits."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="A folder to make, with the proofs.")
+    ] = None,
+    phone: Phone = None,
+    email: Email = None,
+    resident_id: ResidentId = None,
+    company_code: CompanyCode = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what the log says of one person and which runs their data was put into, with proofs.
+
+    Of somebody who was erased there is the tombstone only. The proofs open the person's entries to
+    whoever has them: hand them to that person, or to whom the law names.
+    """
+    opened, whom = person_named(
+        home, phone=phone, email=email, resident_id=resident_id, company_code=company_code
+    )
+    told = evidence.person(opened, whom, run, output)
+    if as_json:
+        print(json.dumps(told))
+        return
+    for line in in_words(told):
+        out.print(escape(line))
+    if output is not None:
+        out.print(f"The proofs are in {escape(str(output))}. To verify them:")
+        out.print(f"  python3 -I {escape(str(output))}/verify.py")
+
+
+@audit.command("export")
+@act
+def export_evidence(
+    home: HomePath,
+    *,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder to make.")],
+    run: Annotated[str | None, typer.Option(help="Only this run: its id, or first digits.")] = None,
+    since: Annotated[
+        datetime | None, typer.Option(formats=TIMES, help="Only what was entered from then on.")
+    ] = None,
+    until: Annotated[
+        datetime | None, typer.Option(formats=TIMES, help="Only what was entered before.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write evidence that an outsider verifies offline, with the Python file that lies in it.
+
+    Of a part of the log the rest is shown by hashes, so that the part still proves its place.
+    """
+    opened = open_node(home)
+    shown = evidence.export(opened, output, evidence.scope(opened, run, since, until))
+    if as_json:
+        print(json.dumps({"folder": str(output), "entries": shown}))
+        return
+    out.print(f"{shown:,} entries and what they speak of are in {escape(str(output))}. To verify:")
+    out.print(f"  python3 -I {escape(str(output))}/verify.py")

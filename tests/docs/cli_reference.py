@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -77,4 +78,4 @@ def _value(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return "|".join(get_args(kind))
     (kind,) = [one for one in get_args(kind) if one is not type(None)] or [kind]
-    return {Path: "PATH", str: "TEXT", int: "NUMBER", float: "SECONDS"}[kind]
+    return {Path: "PATH", str: "TEXT", int: "NUMBER", float: "SECONDS", datetime: "TIME"}[kind]

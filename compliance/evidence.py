@@ -1,0 +1,311 @@
+"""Evidence: a folder that an outsider verifies offline, with the one Python file that lies in it.
+
+Its log is the stored entries, one a line; where entries are not shown, the hash of a complete
+subtree stands for them, so that the root comes out the same. A manifest, signed by the
+institution, names every file by its SHA-256. What a folder may hold and how it is checked is what
+`compliance.offline` says, of which `verify.py` in the folder is a copy.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from sqlalchemy import ColumnElement, Connection, Select, func, select
+
+from compliance import lifecycle, offline, receipt, register
+from compliance.canonical import canonical, parse, timestamp
+from compliance.errors import EvidenceExists, NotInLog
+from compliance.log import Log, cosignatures, hidden_hashes, log_entries
+from compliance.note import Checkpoint, VerifierKey
+from compliance.notice import notices
+from compliance.receipt import receipts
+from compliance.register import Keys
+from compliance.signing import Envelope, SigningKey
+from compliance.witness import witnessed
+
+README = """\
+Evidence from a Concordat node. To verify it, with Python 3.9 or later and without a network:
+
+    python3 -I verify.py
+
+With the partner's evidence in another folder, both at once:
+
+    python3 -I verify.py . PARTNERS_FOLDER
+
+Do not take verify.py from a folder you do not trust: it is compliance/offline.py of the program,
+and the only file here that the manifest does not name. Likewise the keys: compare those it prints
+with the institutions themselves, or give a file of trusted ones with --trust.
+"""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Whose evidence it is, and whom it knows: public keys of parties, witnesses, partners' logs.
+
+    keys, partners: by the party's name, this institution's own signing key among the first.
+    """
+
+    conn: Connection
+    log: Log
+    name: str
+    key: SigningKey
+    keys: Keys
+    witnesses: tuple[VerifierKey, ...] = ()
+    partners: Mapping[str, VerifierKey] = field(default_factory=dict)
+
+    def heads(self) -> list[Checkpoint]:
+        """The latest checkpoint, and the latest that each witness has cosigned; oldest first.
+
+        Raises NotInLog (E521) if nothing was signed yet.
+        """
+        head = self.log.head(self.conn)
+        if head is None:
+            raise NotInLog("The log has no checkpoint yet.", "Start the node once; it makes one.")
+        latest = select(func.max(cosignatures.c.size)).group_by(cosignatures.c.witness)
+        sizes = {*self.conn.execute(latest).scalars()} - {head.size}
+        return [*(self.log.checkpoint_at(self.conn, size) for size in sorted(sizes)), head]
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What of the log is shown: all of it, one run, or what was entered from, and until before."""
+
+    run: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def to_json(self) -> dict[str, str]:
+        if self.run is not None:
+            return {"run": self.run}
+        times = {"since": self.since, "until": self.until}
+        said = {name: timestamp(time) for name, time in times.items() if time is not None}
+        return said or {"log": "whole"}
+
+    @property
+    def whole(self) -> bool:
+        return self == Scope()
+
+    def covers(self) -> ColumnElement[bool]:
+        """The entries that are asked for; those that belong to them are shown with them."""
+        entry = log_entries.c
+        if self.run is not None:
+            return entry.run == self.run
+        since = timestamp(self.since) if self.since else ""
+        until = timestamp(self.until) if self.until else "~"
+        return (entry.time >= since) & (entry.time < until)
+
+
+class Folder:
+    """A folder of evidence in the making. Everything in it is for its owner's eyes only."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.files: dict[str, str] = {}  # SHA-256 in hex, by name
+
+    @contextmanager
+    def file(self, name: str) -> Iterator["_Hashed"]:
+        """A file to be written a piece at a time."""
+        path = self.path / name
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            hashed = _Hashed(file)
+            yield hashed
+        self.files[name] = hashed.digest.hexdigest()
+
+    def write(self, name: str, data: bytes) -> None:
+        with self.file(name) as file:
+            file.write(data)
+
+    def close(self, source: Source, scope: Mapping[str, Any], time: datetime) -> None:
+        """Adds keys and manifest, and what reads them."""
+        known = {
+            "institution": source.name,
+            "log": str(source.log.verifier),
+            "parties": {name: key.hex() for name, key in source.keys.items()},
+            "partners": [str(key) for key in source.partners.values()],
+            "witnesses": [str(key) for key in source.witnesses],
+        }
+        self.write(offline.KEYS, canonical(known))
+        self.write("README.txt", README.encode())
+        manifest = {
+            "evidence": offline.FORM,
+            "institution": source.name,
+            "made": timestamp(time),
+            "scope": dict(scope),
+            "files": self.files,
+        }
+        signed = Envelope(offline.EVIDENCE, canonical(manifest)).sign(source.key)
+        self.write(offline.MANIFEST, signed.to_json())
+        shutil.copyfile(offline.__file__, self.path / offline.ITSELF)
+        (self.path / offline.ITSELF).chmod(0o600)
+
+
+class _Hashed:
+    """A file, and the SHA-256 of what was written to it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+
+    def write(self, data: bytes) -> None:
+        self.digest.update(data)
+        self._file.write(data)
+
+
+@contextmanager
+def folder(path: Path) -> Iterator[Folder]:
+    """A new folder at this place, there once it is whole. Raises EvidenceExists (E553)."""
+    partial = path.with_name(f"{path.name}.partial")
+    if path.exists():
+        raise EvidenceExists(
+            f"{path} exists already.", "Name a folder that does not exist; nothing was changed."
+        )
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(mode=0o700, parents=True)
+    try:
+        yield Folder(partial)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    partial.rename(path)
+
+
+def export(
+    source: Source,
+    path: Path,
+    scope: Scope,
+    *,
+    time: datetime,
+    more: Mapping[str, bytes] | None = None,
+) -> int:
+    """Writes evidence of the log, or of a part of it; how many entries it shows.
+
+    more: files to go with it, by name. Raises NotInLog (E521), EvidenceExists (E553).
+    """
+    with folder(path) as made:
+        shown, runs = _add_log(source, made, scope)
+        add_receipts(source, made, runs, every=scope.whole)
+        if scope.whole:
+            _add_everything_else(source, made)
+        for name, key in source.partners.items():
+            query = select(witnessed.c.note).where(witnessed.c.origin == key.name)
+            note = source.conn.execute(query).scalar()
+            if note is not None:
+                made.write(f"seen/{name}.note", note)
+        for name, data in (more or {}).items():
+            made.write(name, data)
+        made.close(source, scope.to_json(), time)
+    return shown
+
+
+def _add_log(source: Source, made: Folder, scope: Scope) -> tuple[int, list[str]]:
+    """Adds the log and its heads; how many entries and which runs are shown, oldest first."""
+    conn, heads = source.conn, source.heads()
+    for head in heads:
+        made.write(f"checkpoints/{head.size}.note", head.encode())
+    size = heads[-1].size
+    if scope.whole:
+        with made.file(offline.LOG) as file:
+            for one in source.log.entries(conn, 0, size):
+                file.write(one.leaf + b"\n")
+        return size, _runs(conn)
+    entry = log_entries.c
+    asked = select(entry.index, entry.run).where(scope.covers(), entry.index < size)
+    rows = conn.execute(asked).all()
+    if not rows:
+        raise NotInLog("The log has no such entry.", "Ask for another run or another time.")
+    chosen = {row.run for row in rows} - {None}
+    runs = [run for run in _runs(conn) if run in chosen]
+    belonging, gates = _belonging(source, runs)
+    shown = {index for index, _ in rows} | {index for index in belonging if index < size}
+    cuts = {head.size for head in heads} | gates
+    with made.file(offline.LOG) as file:
+        at = 0
+        for index in [*sorted(shown), size]:
+            for start, stop in _pieces(at, index, cuts):
+                for level, node in hidden_hashes(conn, start, stop):
+                    file.write(b'[%d,"%s"]\n' % (level, node.hex().encode()))
+            if index < size:
+                file.write(next(source.log.entries(conn, index, index + 1)).leaf + b"\n")
+            at = index + 1
+    return len(shown), runs
+
+
+def add_receipts(source: Source, made: Folder, runs: Iterable[str], *, every: bool = False) -> None:
+    """Adds what both have signed about these runs, and the agreements they were under.
+
+    every: add whatever agreements both have signed.
+    """
+    named: dict[tuple[str, int], None] = {}
+    if every:
+        held = register.every(source.conn)
+        named = {one.agreement.named: None for one in held if one.state == register.SIGNED}
+    with made.file(offline.RECEIPTS) as file:
+        for run in runs:
+            query = select(receipts).where(receipts.c.run == run).order_by(receipts.c.entry)
+            for row in source.conn.execute(query):
+                file.write(row.envelope + b"\n")
+                if row.kind == "intent":
+                    named[_agreement(row.envelope)] = None
+    with made.file(offline.AGREEMENTS) as file:
+        for name, version in named:
+            envelope = register.find(source.conn, name, version).envelope
+            file.write(envelope.to_json() + b"\n")
+
+
+def _add_everything_else(source: Source, made: Folder) -> None:
+    """Adds all notices: on agreements, and what people were told."""
+    conn = source.conn
+    steps = lifecycle.notices.c
+    queries: dict[str, Select[Any]] = {
+        offline.STEPS: select(steps.envelope).order_by(steps.entry),
+        offline.NOTICES: select(notices.c.document).order_by(notices.c.entry),
+    }
+    for name, query in queries.items():
+        with made.file(name) as file:
+            for document in conn.execute(query).scalars():
+                file.write(document + b"\n")
+
+
+def _agreement(intent: bytes) -> tuple[str, int]:
+    named = parse(Envelope.from_json(intent).payload)["predicate"]["agreement"]
+    return named["id"], named["version"]
+
+
+def _runs(conn: Connection) -> list[str]:
+    """All runs that have an intent, oldest first."""
+    query = select(receipts.c.run).where(receipts.c.kind == "intent").order_by(receipts.c.entry)
+    return list(conn.execute(query).scalars())
+
+
+def _belonging(source: Source, runs: Iterable[str]) -> tuple[set[int], set[int]]:
+    """The entries about runs and their agreements, and the sizes that their intents name."""
+    conn, entry = source.conn, log_entries.c
+    shown: set[int] = set()
+    sizes: set[int] = set()
+    names = set()
+    for run in runs:
+        shown.update(conn.execute(select(entry.index).where(entry.run == run)).scalars())
+        intent = receipt.find(conn, run, "intent")
+        if intent is not None:
+            sizes.add(receipt.own_section(intent, source.log.origin)["log"]["size"])
+            names.add(_agreement(intent.to_json())[0])
+    query = select(entry.index, entry.leaf).where(entry.type.startswith("agreement."))
+    for index, leaf in conn.execute(query):
+        if parse(leaf).get("agreement") in names:
+            shown.add(index)
+    return shown, sizes
+
+
+def _pieces(start: int, stop: int, cuts: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """A range of entries, cut wherever somebody has signed for a root."""
+    ends = sorted(cut for cut in cuts if start < cut < stop)
+    return pairwise([start, *ends, stop])

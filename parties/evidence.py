@@ -1,0 +1,60 @@
+"""Evidence for outsiders: of the log, of a run, of one person."""
+
+from datetime import datetime
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from compliance import evidence, timeline
+from compliance.evidence import Scope, Source
+from compliance.note import VerifierKey
+from compliance.timeline import Timeline
+from parties import audits, peers, people
+from parties.node import Node
+
+
+def export(node: Node, path: Path, scope: Scope) -> int:
+    """Writes evidence of the log, or of a part of it, to a new folder; how many entries it shows.
+
+    Raises NotInLog, EvidenceExists.
+    """
+    people.read(node, "audit.export", **({} if scope.run is None else {"run": scope.run}))
+    with node.reading() as conn:
+        return evidence.export(_source(conn, node), path, scope, time=node.now())
+
+
+def scope(node: Node, run: str | None, since: datetime | None, until: datetime | None) -> Scope:
+    """What is to be shown. run: its id, or the first digits. Raises UnknownRun."""
+    return Scope(node.find_run(run)["id"] if run else None, since, until)
+
+
+def person(node: Node, subject: str, run: str | None, output: Path | None) -> Timeline:
+    """One person's timeline, written out as evidence too if `output` names a new folder.
+
+    run: one to show in any case, also that the person was not in it; its id, or the first digits.
+    Raises PersonUnknown, UnknownRun, NotInLog, EvidenceExists.
+    """
+    named = node.find_run(run)["id"] if run else None
+    people.read(node, "audit.person", **({} if named is None else {"run": named}))
+    now = node.now()
+    with node.reading() as conn:
+        told = timeline.of_person(conn, node.log, node.vault_keys, subject, now=now, run=named)
+        if output is not None:
+            with evidence.folder(output) as made:
+                source = _source(conn, node)
+                timeline.write(source, made, told)
+                made.close(source, {"person": "one"}, now)
+    return told
+
+
+def _source(conn: Connection, node: Node) -> Source:
+    partners = {peer.name: VerifierKey.parse(peer.log_key) for peer in peers.all_peers(conn)}
+    return Source(
+        conn,
+        node.log,
+        node.config.name,
+        node.signing_key,
+        node.signing_keys(),
+        tuple(audits.witness_keys(conn, node)),
+        partners,
+    )

@@ -1,0 +1,645 @@
+"""Evidence as an outsider verifies it: what holds, and what is found when something was changed."""
+
+import ast
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from random import Random
+
+import pytest
+from institutions import CONSENT, NOW, Institution, Run, person, sign_agreement
+
+from compliance import erasure, evidence, lifecycle, notice, offline, timeline, witness
+from compliance.canonical import canonical, parse
+from compliance.erasure import Files
+from compliance.errors import EvidenceExists, NotInLog, PersonUnknown
+from compliance.evidence import Scope, Source
+from compliance.note import COSIGNATURE, VerifierKey, cosign
+from compliance.notice import Notice
+from compliance.person import Changes
+from compliance.proof import Proof
+from compliance.signing import Envelope, SigningKey
+from compliance.store import read, write
+from compliance.witness import Witness
+
+NOTICE = (Path(__file__).parents[2] / "docs/reference/notice.yaml").read_text("utf-8")
+PEOPLE = [person(number) for number in range(6)]
+BUSY, ABSENT, GONE = PEOPLE[4], person(8), person(9)
+
+
+class Story:
+    """A bank's store after imports, single changes, an agreement, two runs, one unfinished."""
+
+    def __init__(self, folder: Path) -> None:
+        self.bank, partner = (Institution.create(folder, name) for name in ("bank", "partner"))
+        bank, self.folder, self.partner = self.bank, folder, partner
+        sign_agreement(bank, partner)
+        bank.take(*({"subject": subject} for subject in PEOPLE))
+        bank.take({"subject": PEOPLE[5], "withdrawn_at": "2026-10-15T12:00:00+08:00"})
+        self.run = Run(bank, partner, bank.decide(*PEOPLE))
+        self.run.begin()
+        self.run.release()
+        self.run.complete()
+        self.unfinished = Run(bank, partner, bank.decide(*PEOPLE[:3]))
+        self.unfinished.begin()
+        self.files = Files(folder / "lookup", folder / "wrapping", folder / "erased")
+        keys = ((self.files.lookup, bank.vault.lookup), (self.files.wrapping, bank.vault.wrapping))
+        for path, key in keys:
+            path.write_bytes(key)
+            path.chmod(0o600)
+        with write(bank.engine) as conn:
+            notice.add(conn, bank.log, Notice.from_yaml(NOTICE), time=NOW)
+            changes = Changes(conn, bank.log, bank.vault, NOW)
+            changes.refuse(BUSY, {**CONSENT, "at": "2026-11-01T00:00:00Z", "reason": "by-letter"})
+            again = {**CONSENT, "granted_at": "2026-11-03T00:00:00Z", "notice": "privacy-2026-01"}
+            changes.grant(BUSY, again)
+            changes.restrict(BUSY, {"until": "2027-01-01T00:00:00Z", "reason": "tax-law"})
+            changes.grant(ABSENT, {**CONSENT, "granted_at": "2026-11-03T00:00:00Z"})
+            changes.grant(GONE, CONSENT)
+            erasure.erase(conn, bank.log, self.files, GONE, now=NOW)
+            said = {"agreement": "credit-2026", "number": 1, "party": "partner", "reason": "why"}
+            said |= {"step": "suspended", "time": "2026-11-23T12:00:00Z"}
+            step = Envelope(lifecycle.PAYLOAD_TYPE, canonical(said)).sign(partner.key)
+            ours = bank.register(partner)
+            lifecycle.receive(conn, ours, step, bank.key, sender="partner", time=NOW)
+        bank.vault = self.files.keys()
+        self.witness = SigningKey.generate()
+        self.witness_key = VerifierKey("partner/witness", self.witness.public, COSIGNATURE)
+        with write(bank.engine) as conn:
+            head = bank.log.checkpoint(conn)
+            line = cosign(head.text, self.witness_key.name, self.witness, NOW)
+            bank.log.add_cosignature(conn, head.size, line)
+            bank.log.append(conn, "vault.rewrapped", {}, time=NOW)
+            bank.log.checkpoint(conn)
+        with write(partner.engine) as conn:
+            partner.log.checkpoint(conn)
+            request = witness.request(conn, partner.log, 0)
+        with write(bank.engine) as conn:
+            ours = Witness("bank/witness", SigningKey.generate(), [partner.log.verifier])
+            assert ours.add_checkpoint(conn, request.encode(), NOW).status == 200
+
+    def source(self, conn) -> Source:
+        bank, partner = self.bank, self.partner
+        keys = {side.name: side.key.public for side in (bank, partner)}
+        logs = {"partner": partner.log.verifier}
+        return Source(conn, bank.log, "bank", bank.key, keys, (self.witness_key,), logs)
+
+    def export(self, path: Path, scope: Scope | None = None) -> Path:
+        with read(self.bank.engine) as conn:
+            evidence.export(self.source(conn), path, scope or Scope(), time=NOW)
+        return path
+
+    def person(self, path: Path, subject: str, run: str | None = None) -> Path:
+        with read(self.bank.engine) as conn, evidence.folder(path) as made:
+            log, keys = self.bank.log, self.bank.vault
+            told = timeline.of_person(conn, log, keys, subject, now=NOW, run=run)
+            timeline.write(self.source(conn), made, told)
+            made.close(self.source(conn), {"person": "one"}, NOW)
+        return path
+
+    def seal(self, folder: Path) -> Path:
+        """The manifest anew, as the institution itself could make it after a change."""
+        envelope = Envelope.from_json((folder / "manifest.json").read_bytes())
+        said = parse(envelope.payload)
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        names = {path.relative_to(folder).as_posix(): path for path in files}
+        said["files"] = {
+            name: hashlib.sha256(path.read_bytes()).hexdigest()
+            for name, path in names.items()
+            if name not in {"manifest.json", "verify.py"}
+        }
+        signed = Envelope(offline.EVIDENCE, canonical(said)).sign(self.bank.key)
+        (folder / "manifest.json").write_bytes(signed.to_json())
+        return folder
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
+    return Story(tmp_path_factory.mktemp("story"))
+
+
+def fails(*folders: Path, trusted=None) -> list[str]:
+    return [line for one in offline.verify([*folders], trusted) for line in one.fails]
+
+
+def holds(folder: Path) -> str:
+    (one,) = offline.verify([folder], None)
+    assert one.fails == []
+    return "\n".join([*one.holds, *one.open])
+
+
+# What is exported holds
+
+
+def test_it_verifies_with_the_standard_library_alone(story: Story, tmp_path: Path) -> None:
+    """As a process of its own, in another folder; the oldest Python it is for, if it is here."""
+    story.export(tmp_path / "all")
+    story.person(tmp_path / "busy", BUSY)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "json.py").write_text("raise ImportError")  # -I does not see it
+    oldest = os.environ.get("PYTHON39", "python3.9")
+    pythons = [sys.executable, *([oldest] if _works(oldest) else [])]
+    for python in pythons:
+        for name in ("all", "busy"):
+            folder = tmp_path / name
+            command = [python, "-I", folder / "verify.py"]
+            done = subprocess.run(
+                command, cwd=tmp_path / "empty", capture_output=True, text=True, check=False
+            )
+            assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+            assert "Everything that was checked holds." in done.stdout
+            assert "What this cannot show" in done.stdout
+        trust = [*command, "--trust", tmp_path / "busy" / "keys.json"]
+        assert subprocess.run(trust, capture_output=True, check=False).returncode == 0
+    edit(tmp_path / "all", "log.jsonl", lambda data: data[1:])
+    done = subprocess.run(
+        [sys.executable, "-I", tmp_path / "all" / "verify.py"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "WRONG  log.jsonl is not the file that the manifest names." in done.stdout
+
+
+def _works(python: str) -> bool:
+    try:
+        return subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+def test_only_the_standard_library_is_imported() -> None:
+    tree = ast.parse(Path(offline.__file__).read_text("utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = (
+                [node.module]
+                if isinstance(node, ast.ImportFrom)
+                else [name.name for name in node.names]
+            )
+            assert {str(name).split(".")[0] for name in names} <= sys.stdlib_module_names
+
+
+def test_the_whole_log_holds(story: Story, tmp_path: Path) -> None:
+    said = holds(story.export(tmp_path / "all"))
+    with read(story.bank.engine) as conn:
+        size = story.bank.log.head(conn).size
+    assert f"has {size} entries; {size} of them are shown" in said
+    assert f"partner/witness has cosigned the first {size - 1} entries" in said
+    assert "agreement credit-2026, version 1" in said
+    assert "2 runs were started" in said
+    assert "1 of them are complete" in said
+    assert f"Run {story.unfinished.run} was started and is not complete." in said
+
+
+def test_one_run_holds_and_shows_no_other(story: Story, tmp_path: Path) -> None:
+    folder = story.export(tmp_path / "run", Scope(run=story.run.run))
+    assert "1 runs were started" in holds(folder)
+    text = b"".join(path.read_bytes() for path in folder.rglob("*.jsonl")).decode()
+    assert story.run.run in text
+    assert story.unfinished.run not in text
+    assert "consent.import" not in text
+
+
+@pytest.mark.parametrize(("since", "until"), [(0, None), (None, 1), (-1, 1)])
+def test_a_time_holds(story: Story, tmp_path: Path, since: int | None, until: int | None) -> None:
+    hours = {
+        name: None if number is None else NOW + timedelta(hours=number)
+        for name, number in (("since", since), ("until", until))
+    }
+    assert "2 runs were started" in holds(story.export(tmp_path / "time", Scope(**hours)))
+
+
+def test_what_is_not_in_the_log_is_a_numbered_error(story: Story, tmp_path: Path) -> None:
+    for scope in (Scope(run="ff" * 16), Scope(since=NOW + timedelta(days=1))):
+        with pytest.raises(NotInLog):
+            story.export(tmp_path / "none", scope)
+    assert list(tmp_path.iterdir()) == []
+    story.export(tmp_path / "twice")
+    with pytest.raises(EvidenceExists):
+        story.export(tmp_path / "twice")
+
+
+def test_nothing_in_it_points_to_a_person(story: Story, tmp_path: Path) -> None:
+    folder = story.export(tmp_path / "all")
+    with read(story.bank.engine) as conn:
+        rows = conn.exec_driver_sql("SELECT subject, secret FROM subjects").all()
+        salts = conn.exec_driver_sql("SELECT salt, leaves FROM run_inputs").all()
+    secrets = story.bank.vault.lookup, story.bank.vault.wrapping
+    closed = {value for row in rows for value in row} | {*secrets}
+    closed |= {salt for salt, _ in salts}
+    closed |= {leaves[at : at + 32] for _, leaves in salts for at in range(0, len(leaves), 32)}
+    data = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    for value in closed:
+        assert value not in data
+        assert value.hex().encode() not in data
+    for subject in (*PEOPLE, ABSENT, GONE):
+        assert subject.removeprefix("phone:+86").encode() not in data
+
+
+def test_trusted_keys_are_held_against_those_in_the_folder(story: Story, tmp_path: Path) -> None:
+    folder = story.export(tmp_path / "all")
+    keys = json.loads((folder / "keys.json").read_bytes())
+    assert fails(folder, trusted=keys) == []
+    stranger = SigningKey.generate().public.hex()
+    for change in (
+        {"parties": {**keys["parties"], "partner": stranger}},
+        {"witnesses": []},
+        {"log": keys["witnesses"][0]},
+        {"parties": []},
+        {},
+    ):
+        trusted = {**keys, **change} if change else {}
+        assert any(line.startswith("keys.json ") for line in fails(folder, trusted=trusted))
+
+
+# What was changed is found
+
+
+def mutated(random: Random, data: bytes) -> bytes:
+    at = random.randrange(len(data) + 1)
+    match random.randrange(3):
+        case 0 if data:
+            at = min(at, len(data) - 1)
+            return data[:at] + bytes([data[at] ^ 1 << random.randrange(8)]) + data[at + 1 :]
+        case 1 if data:
+            return data[: min(at, len(data) - 1)] + data[min(at, len(data) - 1) + 1 :]
+        case _:
+            return data[:at] + random.randbytes(1) + data[at:]
+
+
+def test_a_change_of_any_file_is_found_and_named(story: Story, tmp_path: Path) -> None:
+    random = Random(5)
+    for made in (
+        story.export(tmp_path / "all"),
+        story.export(tmp_path / "run", Scope(run=story.run.run)),
+        story.person(tmp_path / "busy", BUSY),
+        story.person(tmp_path / "absent", ABSENT, story.run.run),
+    ):
+        names = sorted(
+            path.relative_to(made).as_posix() for path in made.rglob("*") if path.is_file()
+        )
+        assert "keys.json" in names
+        for name in names:
+            if name == "verify.py":  # whoever verifies has it from elsewhere
+                continue
+            data = (made / name).read_bytes()
+            for _ in range(1 if name.startswith("entries/") else 3):
+                (made / name).write_bytes(mutated(random, data))
+                found = fails(made)
+                assert any(line.startswith(name) for line in found), (name, found)
+            if not name.startswith("entries/"):
+                (made / name).unlink()
+                assert any(line.startswith(name) for line in fails(made)), name
+            (made / name).write_bytes(data)
+        assert fails(made) == []
+        (made / "more.json").write_bytes(b"{}")
+        assert fails(made) == ["more.json is in the folder, and the manifest does not name it."]
+
+
+def lines(path: Path) -> list[bytes]:
+    return path.read_bytes().splitlines(keepends=True)
+
+
+def edit(folder: Path, name: str, change) -> None:
+    path = folder / name
+    path.write_bytes(change(path.read_bytes()))
+
+
+def resign(story: Story, data: bytes, change, *keys: SigningKey) -> bytes:
+    """The first envelope of a file with another payload, signed again."""
+    first, _, rest = data.partition(b"\n")
+    envelope = Envelope.from_json(first)
+    said = parse(envelope.payload)
+    change(said)
+    made = Envelope(envelope.payload_type, canonical(said))
+    for key in keys or (story.bank.key, story.partner.key):
+        made = made.sign(key)
+    return made.to_json() + b"\n" + rest
+
+
+def without_signature(data: bytes, keyid: str) -> bytes:
+    first, _, rest = data.partition(b"\n")
+    envelope = Envelope.from_json(first)
+    kept = {name: one for name, one in envelope.signatures.items() if name != keyid}
+    return replace(envelope, signatures=kept).to_json() + b"\n" + rest
+
+
+CHANGES = {
+    "an entry changed": (
+        lambda s, f: edit(f, "log.jsonl", lambda d: d.replace(b'"new":6', b'"new":7')),
+        "log.jsonl does not make the root",
+    ),
+    "an entry left out": (
+        lambda s, f: edit(f, "log.jsonl", lambda d: d.partition(b"\n")[2]),
+        "log.jsonl does not make the root",
+    ),
+    "an entry hidden": (
+        lambda s, f: edit(
+            f,
+            "log.jsonl",
+            lambda d: (
+                b'[0,"%s"]\n' % hashlib.sha256(b"\0" + d.partition(b"\n")[0]).hexdigest().encode()
+                + d.partition(b"\n")[2]
+            ),
+        ),
+        "log.jsonl hides entries",
+    ),
+    "entries in another order": (
+        lambda s, f: edit(
+            f, "log.jsonl", lambda d: b"".join(reversed(d.splitlines(keepends=True)))
+        ),
+        "log.jsonl does not make the root",
+    ),
+    "the end cut off": (
+        lambda s, f: edit(f, "log.jsonl", lambda d: b"".join(d.splitlines(keepends=True)[:-1])),
+        "log.jsonl does not make the root",
+    ),
+    "no head": (
+        lambda s, f: shutil.rmtree(f / "checkpoints"),
+        "log.jsonl does not make the root",
+    ),
+    "a receipt gone": (
+        lambda s, f: edit(f, "receipts.jsonl", lambda d: d.partition(b"\n")[2]),
+        "The intent of run {run}, of entry",
+    ),
+    "a completion gone": (
+        lambda s, f: edit(
+            f, "receipts.jsonl", lambda d: b"".join(d.splitlines(keepends=True)[::2])
+        ),
+        "The completion of run {run}, of entry",
+    ),
+    "a receipt that both have signed again": (
+        lambda s, f: edit(
+            f,
+            "receipts.jsonl",
+            lambda d: resign(s, d, lambda said: said["predicate"].update(suite="other")),
+        ),
+        "speaks of another intent of run {run}",
+    ),
+    "a receipt outside its agreement's time": (
+        lambda s, f: edit(
+            f,
+            "receipts.jsonl",
+            lambda d: resign(
+                s, d, lambda said: said["predicate"].update(started="2029-01-01T00:00:00Z")
+            ),
+        ),
+        "receipts.jsonl, line 1, is outside the time of its agreement",
+    ),
+    "a receipt for another purpose": (
+        lambda s, f: edit(
+            f,
+            "receipts.jsonl",
+            lambda d: resign(s, d, lambda said: said["predicate"].update(purpose="advertising")),
+        ),
+        "receipts.jsonl, line 1, is for what its agreement does not allow",
+    ),
+    "a receipt the partner has not signed": (
+        lambda s, f: edit(f, "receipts.jsonl", lambda d: without_signature(d, s.partner.key.keyid)),
+        "receipts.jsonl, line 1, lacks the signature of partner",
+    ),
+    "an agreement changed": (
+        lambda s, f: edit(
+            f, "agreements.jsonl", lambda d: resign(s, d, lambda said: said.update(version=2))
+        ),
+        "receipts.jsonl, line 1, names an agreement that is not here",
+    ),
+    "an agreement the partner has not signed": (
+        lambda s, f: edit(
+            f, "agreements.jsonl", lambda d: without_signature(d, s.partner.key.keyid)
+        ),
+        "agreements.jsonl, line 1, lacks the signature of partner",
+    ),
+    "a suspension gone": (
+        lambda s, f: edit(f, "steps.jsonl", lambda d: b""),
+        "The notice of entry",
+    ),
+    "a suspension by nobody": (
+        lambda s, f: edit(f, "steps.jsonl", lambda d: resign(s, d, lambda said: None, s.bank.key)),
+        "steps.jsonl, line 1, lacks the signature of partner",
+    ),
+    "another notice": (
+        lambda s, f: edit(f, "notices.jsonl", lambda d: d.replace(b"privacy", b"secrecy")),
+        "The notice of entry",
+    ),
+    "another log's key": (
+        lambda s, f: edit(
+            f,
+            "keys.json",
+            lambda d: d.replace(
+                str(s.bank.log.verifier).encode(),
+                str(replace(s.bank.log.verifier, public=s.witness.public)).encode(),
+            ),
+        ),
+        "checkpoints/",
+    ),
+    "a key that fits any message": (
+        lambda s, f: edit(
+            f,
+            "keys.json",
+            lambda d: d.replace(s.partner.key.public.hex().encode(), b"01" + b"00" * 31),
+        ),
+        "agreements.jsonl, line 1,",
+    ),
+    "one key for two": (
+        lambda s, f: edit(
+            f,
+            "keys.json",
+            lambda d: d.replace(
+                s.partner.key.public.hex().encode(), s.bank.key.public.hex().encode()
+            ),
+        ),
+        "keys.json gives two institutions one key",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_that_the_institution_signs_for_is_found(
+    story: Story, tmp_path: Path, name: str
+) -> None:
+    """The manifest is made anew: what finds these is the log, the partner and the witnesses."""
+    change, finding = CHANGES[name]
+    folder = story.export(tmp_path / "all")
+    change(story, folder)
+    found = fails(story.seal(folder))
+    finding = finding.format(run=story.run.run)
+    assert any(finding in line for line in found), found
+
+
+def test_a_checkpoint_of_another_history_is_found(story: Story, tmp_path: Path) -> None:
+    """As the log's own key can sign it."""
+    folder = story.export(tmp_path / "all")
+    (path, *_) = sorted((folder / "checkpoints").iterdir())
+    with read(story.bank.engine) as conn:
+        head = story.bank.log.head(conn)
+    size = int(path.stem)
+    forged = replace(head, size=size, root=bytes(32), signatures=())
+    line = witness_line(story, forged)
+    path.write_bytes(forged.signed(line).encode())
+    found = fails(story.seal(folder))
+    assert any(f"the checkpoint {size} speaks of another log" in line for line in found) or any(
+        "log.jsonl does not make the root" in line for line in found
+    )
+
+
+def witness_line(story: Story, checkpoint):
+    from compliance.note import sign
+
+    return sign(checkpoint.text, checkpoint.origin, story.bank.log.key)
+
+
+def test_two_institutions_are_compared(story: Story, tmp_path: Path) -> None:
+    """The partner's store here has no runs; of its log the bank has witnessed what is there.
+
+    The runs' intents give its log of no entries the root 0.
+    """
+    ours = story.export(tmp_path / "ours")
+    partner = story.partner
+    theirs = tmp_path / "theirs"
+    with read(partner.engine) as conn:
+        keys = {side.name: side.key.public for side in (story.bank, partner)}
+        source = Source(conn, partner.log, "partner", partner.key, keys)
+        evidence.export(source, theirs, Scope(), time=NOW)
+    found = fails(ours, theirs)
+    missing = {
+        f"partner shows no {kind} of run {run.run}; bank does."
+        for run, kind in (
+            (story.run, "intent"),
+            (story.run, "completion"),
+            (story.unfinished, "intent"),
+        )
+    }
+    other = {
+        f"At bank, the intent of run {run.run} speaks of another log of partner with 0 entries "
+        "than partner shows."
+        for run in (story.run, story.unfinished)
+    }
+    assert {*found} == missing | other
+    assert "1 heads of its log" in offline.verify([ours, theirs], None)[0].holds[-1]
+
+
+# One person
+
+
+def test_the_timeline_of_a_person_holds(story: Story, tmp_path: Path) -> None:
+    folder = story.person(tmp_path / "busy", BUSY)
+    said = holds(folder)
+    for words in (
+        "state ConsentGiven",
+        "reason by-letter, state ConsentRefused",
+        "reason tax-law",
+        f"run {story.run.run}: this person's data was put in",
+    ):
+        assert words in said
+    assert story.unfinished.run not in said
+    told = json.loads((folder / "person.json").read_bytes())
+    assert [one["type"] for one in told["timeline"]] == [
+        "consent.import",
+        "consent.refused",
+        "consent.given",
+        "consent.restricted",
+    ]
+    assert "privacy-2026-01" in (folder / "notices.jsonl").read_text()
+
+
+def test_every_proof_is_one_that_others_read(story: Story, tmp_path: Path) -> None:
+    folder = story.person(tmp_path / "busy", BUSY)
+    proofs = list(folder.rglob("*.tlog-proof"))
+    assert len(proofs) > 5
+    for path in proofs:
+        proof = Proof.parse(path.read_bytes())
+        leaf = path.with_suffix(".json").read_bytes()
+        proof.verify(leaf, story.bank.log.verifier, story.witness_key)
+
+
+def test_absence_from_a_run_holds(story: Story, tmp_path: Path) -> None:
+    folder = story.person(tmp_path / "absent", ABSENT, story.run.run)
+    assert f"run {story.run.run}: this person's data was not put in" in holds(folder)
+    (item,) = json.loads((folder / "person.json").read_bytes())["runs"]
+    assert not item["present"]
+    assert 1 <= len(item["neighbours"]) <= 2
+
+
+def test_of_an_erased_person_only_the_tombstone_is_left(story: Story, tmp_path: Path) -> None:
+    folder = story.person(tmp_path / "gone", GONE)
+    assert "the person was erased" in holds(folder)
+    told = json.loads((folder / "person.json").read_bytes())
+    assert (told["secret"], told["timeline"], told["runs"]) == (None, [], [])
+    with pytest.raises(PersonUnknown):
+        story.person(tmp_path / "nobody", person(77))
+    with pytest.raises(NotInLog):
+        story.person(tmp_path / "unrun", BUSY, "ff" * 16)
+
+
+def lie(folder: Path, change) -> None:
+    def told(data: bytes) -> bytes:
+        said = json.loads(data)
+        change(said)
+        return canonical(said)
+
+    edit(folder, "person.json", told)
+
+
+LIES = {
+    "another secret": (lambda t: t.update(secret="00" * 32), "person.json: entry"),
+    "another record": (
+        lambda t: t["timeline"][0].update(
+            record=t["timeline"][0]["record"].replace("separate", "written")
+        ),
+        "commits to another record",
+    ),
+    "another leaf of the import": (
+        lambda t: t["timeline"][0].update(position=t["timeline"][0]["position"] ^ 1),
+        "does not lead to the root",
+    ),
+    "a proof too long": (
+        lambda t: t["timeline"][0]["proof"].append(t["timeline"][0]["proof"][0]),
+        "a proof is too long",
+    ),
+    "another place in the run": (
+        lambda t: t["runs"][0].update(index=(t["runs"][0]["index"] + 1) % 5),
+        "does not lead to the root",
+    ),
+    "another salt": (lambda t: t["runs"][0].update(salt="00" * 32), "has another salt"),
+    "absence": (lambda t: t["runs"][0].update(present=False, neighbours={}), "person.json: run"),
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_a_lie_about_a_person_is_found(story: Story, tmp_path: Path, name: str) -> None:
+    change, finding = LIES[name]
+    folder = story.person(tmp_path / "busy", BUSY)
+    lie(folder, change)
+    found = fails(story.seal(folder))
+    assert any(finding in line for line in found), found
+
+
+def test_a_lie_about_absence_is_found(story: Story, tmp_path: Path) -> None:
+    """Whoever was in the run cannot be shown to be absent by leaving out a leaf, or by disorder."""
+    for number, change in enumerate(
+        (
+            lambda d: d[:32] + d[64:],
+            lambda d: d[32:64] + d[:32] + d[64:],
+            lambda d: d[:-1],
+            lambda d: b"",
+        )
+    ):
+        folder = story.person(tmp_path / str(number), ABSENT, story.run.run)
+        edit(folder, f"inputs/{story.run.run}.leaves", change)
+        found = fails(story.seal(folder))
+        assert any(f"run {story.run.run} is not shown" in line for line in found), found
+
+
+def test_a_tombstone_of_another_time_is_found(story: Story, tmp_path: Path) -> None:
+    folder = story.person(tmp_path / "gone", GONE)
+    lie(folder, lambda told: told["erased"][0].update(erased_at="2020-01-01T00:00:00Z"))
+    assert any("is about another erasure" in line for line in fails(story.seal(folder)))
