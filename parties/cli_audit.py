@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from compliance.activities import Form, Kind
 from compliance.timeline import in_words
 from parties import audits, evidence
+from parties.files import write_private
 from parties.terminal import (
     AsJson,
     CompanyCode,
@@ -168,3 +170,26 @@ def export_evidence(
         return
     out.print(f"{shown:,} entries and what they speak of are in {escape(str(output))}. To verify:")
     out.print(f"  python3 -I {escape(str(output))}/verify.py")
+
+
+@audit.command("register")
+@act
+def write_register(
+    home: HomePath,
+    *,
+    kind: Annotated[
+        Kind,
+        typer.Option(
+            help="gdpr-30: the record of processing activities; pipl-23: of provision to others."
+        ),
+    ],
+    form: Annotated[Form, typer.Option("--format", help="What kind of file.")] = "csv",
+    output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.")],
+) -> None:
+    """Write a register that the law wants kept, from agreements, consents and runs.
+
+    What only the institution knows is stated under `record` in its config.yaml.
+    """
+    data = evidence.register(open_node(home), kind, form)
+    write_private(output, data, overwrite=True)
+    out.print(f"Wrote {escape(str(output))}.")

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from compliance import document
+from compliance.activities import Stated
 from compliance.errors import MalformedNote
 from compliance.note import COSIGNATURE, ED25519, VerifierKey
 from parties.errors import ConfigError, HomeExists, HomeUnusable, NoHome
@@ -92,6 +93,7 @@ class Config(BaseModel):
     limits: Limits = Limits()
     datasets: dict[str, Dataset] = {}
     witnesses: Annotated[list[ThirdWitness], AfterValidator(_distinct)] = []
+    record: Stated = Stated()
 
 
 class Home:

@@ -2,10 +2,12 @@
 
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection
 
-from compliance import evidence, timeline
+from compliance import activities, evidence, timeline
+from compliance.activities import Form, Kind
 from compliance.evidence import Scope, Source
 from compliance.note import VerifierKey
 from compliance.timeline import Timeline
@@ -19,8 +21,27 @@ def export(node: Node, path: Path, scope: Scope) -> int:
     Raises NotInLog, EvidenceExists.
     """
     people.read(node, "audit.export", **({} if scope.run is None else {"run": scope.run}))
+    now = node.now()
     with node.reading() as conn:
-        return evidence.export(_source(conn, node), path, scope, time=node.now())
+        more = dict(activities.files(conn, **_about(node), now=now))
+        return evidence.export(_source(conn, node), path, scope, time=now, more=more)
+
+
+def register(node: Node, kind: Kind, form: Form) -> bytes:
+    """A register that the law wants kept, as a file."""
+    people.read(node, f"audit.register.{kind}")
+    now = node.now()
+    with node.reading() as conn:
+        rows = activities.rows(conn, kind, **_about(node), now=now)
+    return activities.write(kind, form, rows, name=node.config.name, now=now)
+
+
+def _about(node: Node) -> dict[str, Any]:
+    return {
+        "name": node.config.name,
+        "origin": node.log.origin,
+        "stated": node.config.record,
+    }
 
 
 def scope(node: Node, run: str | None, since: datetime | None, until: datetime | None) -> Scope:
