@@ -593,12 +593,13 @@ class Evidence:
 
     def match(self) -> None:
         """What the entries speak of is here, as they speak of it; and nothing else is here."""
-        spoken, released = set(), {}
+        spoken: dict[tuple[str, str], int] = {}
+        released: dict[Any, int] = {}
         for index, body in sorted(self.entries.items()):
             kind, _, step = body["type"].partition(".")
             if kind == "run" and step in ("intent", "completion"):
                 run = body["run"]
-                spoken.add((run, step))
+                spoken[run, step] = index
                 if (run, step) not in self.receipts:
                     self.fails.append(f"The {step} of run {run}, of entry {index}, is not here.")
                 elif self.receipts[run, step].envelope != body["receipt"]:
@@ -609,24 +610,30 @@ class Evidence:
                 named = body.get("notice") if kind == "agreement" else body["digest"]
                 if kind in ("agreement", "notice") and named and named not in self.documents:
                     self.fails.append(f"The notice of entry {index} is not here.")
-        for run, step in sorted(self.receipts.keys() - spoken):
+        for run, step in sorted(self.receipts.keys() - spoken.keys()):
             self.fails.append(f"No entry of the log speaks of the {step} of run {run}.")
         for run in sorted({run for run, _ in self.receipts}):
-            self.attempt(f"Run {run}", self.match_run, run, released)
+            self.attempt(f"Run {run}", self.match_run, run, spoken, released)
 
-    def match_run(self, run: str, released: dict[Any, int]) -> None:
+    def match_run(self, run: str, spoken: dict[Any, int], released: dict[Any, int]) -> None:
+        """That the gate released what both had signed for, after that and before the end."""
+        inputs = self.own_side(run)["inputs"]
+        if (run, "completion") in spoken:
+            release = released.get((run, inputs["root"], inputs["size"]), -1)
+            if not spoken[run, "intent"] < release < spoken[run, "completion"]:
+                raise Wrong("is complete, and the gate did not release what went into it")
+
+    def own_side(self, run: str) -> dict[str, Any]:
+        """What this institution's own section of an intent says."""
         started = self.receipts[run, "intent"].said
         own = [
-            side
-            for side in (started["bank"], started["partner"])
-            if side["log"]["origin"] == self.log.name
+            one
+            for one in (started["bank"], started["partner"])
+            if one["log"]["origin"] == self.log.name and one["party"] == self.name
         ]
         if len(own) != 1:
             raise Wrong("is not one of this institution's")
-        if (run, "completion") in self.receipts:
-            inputs = own[0]["inputs"]
-            if (run, inputs["root"], inputs["size"]) not in released:
-                raise Wrong("is complete, and the gate never released what went into it")
+        return dict(own[0])
 
     def verify_claims(self) -> None:
         """That what was signed of this log at earlier sizes is what it was."""
@@ -681,12 +688,8 @@ class Evidence:
         entry, started = self.entries[item["entry"]], self.receipts[item["run"], "intent"].said
         if (entry["type"], entry["run"]) != ("run.intent", run) or entry["salt"] != sha256(salt):
             raise Wrong("has another salt than its entry says")
-        side = next(
-            side
-            for side in (started["bank"], started["partner"])
-            if side["log"]["origin"] == self.log.name
-        )
-        root, size = from_hex(side["inputs"]["root"]), side["inputs"]["size"]
+        inputs = self.own_side(run)["inputs"]
+        root, size = from_hex(inputs["root"]), inputs["size"]
         agreement = started["agreement"]
         scope = [agreement["id"], agreement["version"], started["purpose"]]
         reference = mac(secret, compact(["concordat.run", self.log.name, *scope]))
@@ -827,6 +830,7 @@ def summary(one: Evidence) -> None:
 
 
 def verify(folders: list[Path], trusted: dict[str, Any] | None) -> list[Evidence]:
+    """Each folder's evidence, verified. trusted: keys from elsewhere, in the form of keys.json."""
     found = [Evidence(folder) for folder in folders]
     for one in found:
         one.attempt(one.name, one.verify_documents, trusted)
@@ -850,6 +854,7 @@ def verify(folders: list[Path], trusted: dict[str, Any] | None) -> list[Evidence
 
 
 def main() -> int:
+    """Says what holds and what does not; 0 if everything that was checked holds."""
     sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folders", nargs="*", type=Path, default=[Path(__file__).parent])

@@ -1,6 +1,6 @@
 """Every target, by name."""
 
-from fuzz import calls, documents, frames, kernels, notes, receipts, tables
+from fuzz import calls, documents, evidence, frames, kernels, notes, receipts, tables
 from fuzz.target import Setup
 
 TARGETS: dict[str, Setup] = {
@@ -11,4 +11,5 @@ TARGETS: dict[str, Setup] = {
     **receipts.TARGETS,
     **tables.TARGETS,
     **calls.TARGETS,
+    **evidence.TARGETS,
 }

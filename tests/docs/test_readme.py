@@ -52,6 +52,11 @@ def test_the_commands_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
                         app, [word.replace("…", fingerprint) for word in words]
                     )
                     assert done.exit_code == 0, f"{command}: {done.output}"
+                case "python3", *_:
+                    done = subprocess.run(
+                        [sys.executable, *words], capture_output=True, text=True, check=False
+                    )
+                    assert done.returncode == 0, done.stdout + done.stderr
                 case _:
                     assert (ROOT / program).stat().st_mode & 0o100, command
             played.append(" ".join([program, *words[:2]]))

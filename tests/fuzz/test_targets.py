@@ -14,6 +14,7 @@ from fuzz.targets import TARGETS
 
 EXAMPLES = 200
 SLOW = {
+    **dict.fromkeys(["evidence-log", "evidence-part", "evidence-present", "evidence-absent"], 40),
     **dict.fromkeys(["answered-run", "consents", "run", "table-csv", "table-parquet"], 20),
     **dict.fromkeys(["native-ciphertexts", "native-points", "native-unchecked"], 60),
 }
