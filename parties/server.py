@@ -116,6 +116,7 @@ class PeerService:
         self, request: peer_pb2.AgreementOffer, caller: Caller
     ) -> peer_pb2.AgreementReply:
         envelope = agreements.receive(self._node, _paired(caller), request.envelope)
+        self._node.tables.check()
         return peer_pb2.AgreementReply(envelope=envelope)
 
     def add_checkpoint(

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -646,7 +647,8 @@ class Session:
             hours = timedelta(hours=getattr(self.agreement.jobs, self.job.job).epoch_hours)
             ends = min(self.started + hours, self.agreement.valid.until)
             rows = np.arange(decision.size)
-            held = tables.Held(self.agreement.digest, table, decision, rows, ends)
+            in_force = partial(_in_force, node, self.agreement)
+            held = tables.Held(self.agreement.digest, table, decision, rows, ends, in_force)
             node.tables.hold(self._slot, held, ends - node.now())
 
         return tables.Use(
@@ -813,6 +815,19 @@ class Session:
         if self.decision is None:
             raise ValueError("the gate has not decided yet")
         return self.decision
+
+
+def _in_force(node: Node, agreement: Agreement) -> bool:
+    """Whether it is so still; in doubt it is not."""
+    try:
+        with node.reading() as conn:
+            lifecycle.check_still(conn, agreement, node.signing_keys())
+    except ConcordatError:
+        return False
+    except Exception:
+        _logger.exception("agreement %s could not be looked up", agreement.agreement)
+        return False
+    return True
 
 
 # What the other side is told of a failure: its words only where they speak of the run itself or

@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import json
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ from parties.files import write_private
 from protos.errors import ConcordatError
 
 Slot = tuple[str, str]  # a table's place: the agreement's name and the kind of job
+
+LOOKED_AT = 10.0  # seconds between looks at whether a table's agreement is in force
 
 VALUE = 9  # bytes of a feature in a lookup's payload: whether it is there, and an int64
 
@@ -79,13 +82,17 @@ class Use:
 
 @dataclass
 class Held:
-    """A table with the people in it, as the gate has last let them in."""
+    """A table with the people in it, as the gate has last let them in.
+
+    in_force: whether the agreement is so still, neither suspended nor ended nor replaced.
+    """
 
     agreement: bytes  # digest
     table: Table
     decision: gate.Decision
     rows: I64  # which of the ids the table was built of each person of the decision is
     until: datetime
+    in_force: Callable[[], bool]
 
     def narrow(self, stays: Bool, decision: gate.Decision) -> None:
         """Leave out everyone else. stays: bool, one for each person of the decision so far."""
@@ -96,7 +103,11 @@ class Held:
 
 
 class Tables:
-    """The tables a node has made, one for each agreement and kind of job."""
+    """The tables a node has made, one for each agreement and kind of job.
+
+    A table goes when its epoch ends or its agreement is no longer in force, used or not. Commands
+    change agreements in the store alone, so that the node has to look there now and then.
+    """
 
     def __init__(self) -> None:
         self._held: dict[Slot, Held] = {}
@@ -113,19 +124,32 @@ class Tables:
             return held
 
     def hold(self, slot: Slot, held: Held, lasts: timedelta) -> None:
-        """Keep a table, in place of the one before. It goes when its epoch ends, used or not."""
+        """Keep a table, in place of the one before."""
         with self._lock:
             self._drop(slot)
             self._held[slot] = held
-            self._ends[slot] = timer = threading.Timer(
-                lasts.total_seconds(), self._end, (slot, held.table.epoch)
-            )
-            timer.daemon = True
-            timer.start()
+            self._wait(slot, held.table.epoch, time.monotonic() + lasts.total_seconds())
 
-    def _end(self, slot: Slot, epoch: bytes) -> None:
+    def check(self) -> None:
+        """Drop the tables whose agreement is no longer in force."""
         with self._lock:
-            if slot in self._held and self._held[slot].table.epoch == epoch:
+            for slot in [slot for slot, held in self._held.items() if not held.in_force()]:
+                self._drop(slot)
+
+    def _wait(self, slot: Slot, epoch: bytes, ends: float) -> None:
+        seconds = min(LOOKED_AT, max(0.0, ends - time.monotonic()))
+        self._ends[slot] = timer = threading.Timer(seconds, self._look, (slot, epoch, ends))
+        timer.daemon = True
+        timer.start()
+
+    def _look(self, slot: Slot, epoch: bytes, ends: float) -> None:
+        with self._lock:
+            held = self._held.get(slot)
+            if held is None or held.table.epoch != epoch:
+                return
+            if time.monotonic() < ends and held.in_force():
+                self._wait(slot, epoch, ends)
+            else:
                 self._drop(slot)
 
     def _drop(self, slot: Slot) -> None:

@@ -3,6 +3,7 @@
 import gc
 import hashlib
 import json
+import time
 import weakref
 from datetime import timedelta
 from pathlib import Path
@@ -27,7 +28,7 @@ from ready import (
 )
 
 from federated.psi import lookup
-from parties import admin, agreements, audits, session
+from parties import admin, agreements, audits, session, tables
 from parties.node import Node
 from parties.tables import Tables
 from protos.errors import ConcordatError
@@ -248,6 +249,42 @@ def test_a_table_does_not_outlast_its_agreement(ready: Nodes) -> None:
     run(bank, "lookup")
     (held,) = shop.tables._held.values()
     assert held.until == soon
+
+
+@pytest.mark.parametrize("step", ["suspended", "terminated"])
+@pytest.mark.parametrize("by_bank", [True, False], ids=["by the bank", "by a command here"])
+def test_a_table_goes_with_its_agreement(
+    ready: Nodes, monkeypatch: pytest.MonkeyPatch, step: Any, by_bank: bool
+) -> None:
+    """Told by the bank, at once; declared by another process of its own, when the node looks."""
+    bank, shop = ready
+    monkeypatch.setattr(tables, "LOOKED_AT", 3600 if by_bank else 0.2)
+    run(bank, "lookup")
+    (held,) = shop.tables._held.values()
+    gone = weakref.ref(held.table)
+    del held
+    time.sleep(0.5)
+    assert shop.tables._held, "the node has looked, and the agreement was in force"
+    agreements.declare(bank if by_bank else Node.open(shop.home), "offers", step, "an incident")
+    if by_bank:
+        assert not shop.tables._held
+    until(lambda: not shop.tables._held and not shop.tables._ends)
+
+    def zeroised() -> bool:
+        gc.collect()
+        return gone() is None
+
+    until(zeroised)
+
+
+def test_a_table_goes_if_its_agreement_cannot_be_looked_at(
+    ready: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank, shop = ready
+    run(bank, "lookup")
+    monkeypatch.setattr(shop, "reading", None)
+    shop.tables.check()
+    assert not shop.tables._held
 
 
 def test_nothing_keeps_a_table_that_was_replaced(ready: Nodes) -> None:
