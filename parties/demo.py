@@ -71,6 +71,16 @@ jobs:
     release: exact
     key_bits: 2048
     exponents: full
+  stability:
+    features: [{evaluated}]
+    binning: quantile
+    bins: 5
+    minimum_group: 50
+    minimum_cell: 10
+    release: exact
+    key_bits: 2048
+    exponents: full
+    populations: {{axis: age, expected: "30-44", actual: "45-64"}}
 {by_name}limits: {{runs_per_day: 50}}
 """
 
@@ -142,6 +152,7 @@ purpose: {purpose}
 ASKED = {
     ("lookup", "offers"): "people: applicants.csv\n",
     ("score", "offers"): "people: applicants.csv\nscorecard: scorecard.yaml\n",
+    ("stability", "lending"): "between: populations\n",
     ("insight", "offers"): """\
 features:
   spend_12m: [mean, variance]
@@ -329,6 +340,11 @@ class _Story:
         self._job("insight", "lending", "credit-assessment")
         self._say("How much would the operator's figures say about who repays? (WOE and IV)")
         self._job("evaluate", "lending", "credit-assessment")
+        self._say(
+            "Would a scorecard made for customers of 30 to 44 fit those of 45 to 64? How far the "
+            "operator's figures lie apart in the two (population stability index):"
+        )
+        self._job("stability", "lending", "credit-assessment")
 
     def _be_refused(self) -> None:
         self._say("Nobody consented to advertising: refused by the gate.")

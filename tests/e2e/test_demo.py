@@ -29,9 +29,10 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 def test_it_tells_the_whole_story(demo: tuple[Path, str]) -> None:
     _, said = demo
-    assert said.count("$ concordat job run") == 9
+    assert said.count("$ concordat job run") == 10
     assert "E401" in said and "E310" in said  # refused by the gate, and by the agreement
     assert re.search(r"suppressed segments: 1\b", said)  # and by the threshold
+    assert re.search(r"contacts +[0-9.]+ +large", said)  # the older call fewer people
     assert len(re.findall(r"asked: 3\d\n +found: \d\d\n", said)) == 2
     assert said.count("is whole and cosigned up to") == 3
     assert re.search(r"blinded points +0 of 4,000 customers named", said)
