@@ -49,7 +49,7 @@ from compliance.signing import Envelope, keyid
 from compliance.store import mistyped
 from compliance.vault import VaultKeys, subjects, tombstones
 from compliance.vault import vault as vault_state
-from compliance.verify import LogReport, verify_log
+from compliance.verify import LogReport, Progress, silent, verify_log
 from compliance.witness import witnessed
 from federated import _native
 from protos.errors import ConcordatError
@@ -102,14 +102,15 @@ def verify(
     name: str = "",
     witnesses: Iterable[VerifierKey] = (),
     partners: Iterable[VerifierKey] = (),
+    progress: Progress = silent,
 ) -> Verdict:
     """Audits a store as one snapshot shows it. Raises nothing for what it finds.
 
     log: the log's key. keys: the pinned public key (32 bytes) of every party, by name. name: this
     institution's among them. witnesses: keys of this log's witnesses. partners: keys of the logs
-    that this node is a witness of.
+    that this node is a witness of. progress: told of what is being checked.
     """
-    report = verify_log(conn, log, witnesses)
+    report = verify_log(conn, log, witnesses, progress)
     spoilt = _check_types(conn, report)
     entries = _entries(conn)
 
@@ -121,6 +122,7 @@ def verify(
     if sound(witnessed):
         _check_witnessed(conn, report, {key.name: key for key in partners})
     found = {"agreements": 0, "receipts": 0, "consents": 0}
+    progress("agreements", 0, 0)
     if sound(agreements):
         found["agreements"] = _check_agreements(conn, report, keys, entries)
     if sound(notices):
@@ -129,12 +131,14 @@ def verify(
     if sound(users, proposals):
         for where, problem in people.problems(conn, log.name, entries, keys.get(name, b"")):
             report.add(where, problem)
+    progress("receipts", 0, 0)
     if sound(receipts, run_inputs, agreements, log_entries, log_nodes):
         found["receipts"] = _check_receipts(conn, report, keys, log.name, entries)
     if sound(consent_notices):
         _check_notices(conn, report, entries)
     if sound(vault_state):
         _check_vault(conn, report, vault, entries)
+    progress("consents", 0, 0)
     if sound(*_PEOPLE):
         found["consents"] = _check_consents(conn, report, vault, log.name, entries)
     return Verdict(report, **found)

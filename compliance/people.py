@@ -35,6 +35,7 @@ from compliance.errors import (
     LastOfficer,
     MustSign,
     NotAllowed,
+    NotCanonical,
     ProposalDecided,
     ProposalUnknown,
     TwoPeople,
@@ -42,7 +43,7 @@ from compliance.errors import (
     UserUnknown,
     WrongUserKey,
 )
-from compliance.log import Log
+from compliance.log import Log, log_entries, tree_size
 from compliance.signing import PUBLIC_KEY_BYTES, SigningKey, keyid, pae, verify
 from compliance.store import metadata
 
@@ -51,6 +52,7 @@ ROLES: tuple[Role, ...] = get_args(Role)
 
 PAYLOAD_TYPE = "application/vnd.concordat.entry+json"
 MAX_REASON = 256  # characters
+_LATEST = 64  # entries, among which to look for the same read
 
 # Who may write which entries; of every other type, whoever is no auditor.
 _OFFICER = frozenset({"officer"})
@@ -250,12 +252,30 @@ def read(
 ) -> None:
     """Enters that a user looked at something; nothing while there are no users.
 
-    In a write transaction, before anything is shown. Raises as `acting`.
+    The same once more within the second is the same look: its signature would be the same, too. In
+    a write transaction, before anything is shown. Raises as `acting`.
     """
     theirs = acting(conn, log, actor)
-    if isinstance(theirs, ActingLog):
+    if isinstance(theirs, ActingLog) and not _just_read(
+        conn, {"read": what, **more, "by": actor.name, "time": timestamp(time)}
+    ):
         theirs.append(conn, "audit.read", {"read": what, **more}, time=time)
         theirs.checkpoint(conn)
+
+
+def _just_read(conn: Connection, said: Mapping[str, Any]) -> bool:
+    """Whether one of the latest entries says this."""
+    query = select(log_entries.c.leaf).where(log_entries.c.type == "audit.read")
+    query = query.where(log_entries.c.index >= tree_size(conn) - _LATEST)
+    unsaid = {"type", "nonce", "signature"}
+    for leaf in conn.execute(query).scalars():
+        try:
+            entry = parse(leaf)
+        except (NotCanonical, AttributeError, TypeError):  # damaged, which an audit names
+            continue
+        if {name: entry[name] for name in entry if name not in unsaid} == said:
+            return True
+    return False
 
 
 # Users

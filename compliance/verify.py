@@ -59,6 +59,12 @@ WHOLE = 4 * PAGE  # rows joined by the database at a time; a query is made of it
 _NAMES = ("type", "time", "run")  # the members of an entry that are columns as well
 _COLUMNS = [log_entries.c[name] for name in ("leaf", "leaf_hash", *_NAMES)]
 
+Progress = Callable[[str, int, int], None]  # what is being checked, how many of how many (or 0)
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Progress that nobody follows."""
+
 
 @dataclass
 class LogReport:
@@ -94,14 +100,18 @@ class LogReport:
 
 
 def verify_log(
-    conn: Connection, log: VerifierKey, witnesses: Iterable[VerifierKey] = ()
+    conn: Connection,
+    log: VerifierKey,
+    witnesses: Iterable[VerifierKey] = (),
+    progress: Progress = silent,
 ) -> LogReport:
     """Check the log with its key and those of all its witnesses, past ones too.
 
-    Raises nothing for what it finds; E707 if the database itself cannot be read.
+    progress: told of the entries after each page. Raises nothing for what it finds; E707 if the
+    database itself cannot be read.
     """
     report = LogReport(size=tree_size(conn))
-    _Tree(conn, report, log).check()
+    _Tree(conn, report, log, progress).check()
     _check_cosignatures(conn, report, tuple(witnesses))
     return report
 
@@ -109,8 +119,11 @@ def verify_log(
 class _Tree:
     """Entries, stored hashes, sub-trees, and what checkpoints say of them."""
 
-    def __init__(self, conn: Connection, report: LogReport, log: VerifierKey) -> None:
+    def __init__(
+        self, conn: Connection, report: LogReport, log: VerifierKey, progress: Progress
+    ) -> None:
         self.conn = conn
+        self.progress = progress
         self.report = report
         self.log = log
         self.frontier = Frontier()
@@ -127,7 +140,7 @@ class _Tree:
         for page in _rows(self.conn, log_entries.c.index < 0):
             self._check_page(page)
         while self._whole_page() or self._any_page():
-            pass
+            self.progress("entries", self.frontier.size, self.report.size)
         self._check_strays()
         self._check_checkpoints(checkpoints.c.size > self.frontier.size)
         self.report.take_over(self.later)

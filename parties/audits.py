@@ -17,6 +17,7 @@ from compliance.errors import LogRolledBack, NotCanonical, SplitView
 from compliance.log import Entry
 from compliance.note import VerifierKey
 from compliance.signing import Envelope
+from compliance.verify import Progress, silent
 from parties import peers, people, witnessing
 from parties.errors import JobError, NoReceipt
 from parties.node import CREATED, Node
@@ -25,12 +26,14 @@ _HIDDEN = {"type", "time", "nonce"}
 _MAX_RECEIPT = 8 << 20
 
 
-def verify(node: Node, *, offline: bool = False) -> tuple[Verdict, list[str]]:
+def verify(
+    node: Node, *, offline: bool = False, progress: Progress = silent
+) -> tuple[Verdict, list[str]]:
     """Recompute the log and all that rests on it; the verdict, and which witnesses were not asked.
 
     Unless `offline`, each partner and each third witness is asked to cosign the latest checkpoint
     of a log that is in order here: it refuses if what it has seen of this log is not what is here
-    now, which no look at the store alone can tell.
+    now, which no look at the store alone can tell. progress: told of what is being checked.
     """
     people.read(node, "audit.verify")
     with node.reading() as conn:
@@ -46,6 +49,7 @@ def verify(node: Node, *, offline: bool = False) -> tuple[Verdict, list[str]]:
                 *(key for keys in witnessing.pinned(conn).values() for key in keys),
             ],
             partners=[VerifierKey.parse(peer.log_key) for peer in partners],
+            progress=progress,
         )
         first = next(node.log.entries(conn), None)
     if first is None or _body(first).get("type") != CREATED:
@@ -60,13 +64,14 @@ def verify(node: Node, *, offline: bool = False) -> tuple[Verdict, list[str]]:
         (third.name, third.verifier, partial(witnessing.ask_third, node, third))
         for third in node.config.witnesses
     ]
-    silent = [one[0] for one in asks if offline or not _asked(*one, verdict)]
+    progress("witnesses", 0, 0)
+    not_asked = [one[0] for one in asks if offline or not _asked(*one, verdict)]
     if verdict.ok:
         with node.reading() as conn:
             thirds = {name: keys[-1] for name, keys in witnessing.pinned(conn).items()}
             for where, problem in audit.uncosigned(conn, thirds, verdict.report.cosigned):
                 verdict.report.add(where, problem)
-    return verdict, silent
+    return verdict, not_asked
 
 
 def _paired(conn: Connection, node: Node) -> dict[str, str]:
@@ -139,18 +144,23 @@ def witness_keys(conn: Connection, node: Node) -> list[VerifierKey]:
 
 
 def compare(node: Node, path: Path) -> tuple[str, list[str]]:
-    """The run of a receipt that the other institution shows, and how ours differs from it.
-
-    Raises NoReceipt, MalformedEnvelope, ReceiptBroken, JobError.
-    """
+    """As `compare_with`, with the receipt in a file. Raises JobError, too."""
     try:
         with path.open("rb") as file:
-            theirs = Envelope.from_json(file.read(_MAX_RECEIPT).strip())
+            return compare_with(node, file.read(_MAX_RECEIPT))
     except OSError as error:
         raise JobError(
             f"{path} cannot be read: {error.strerror}.",
             "Name the receipt.json that the partner sent.",
         ) from error
+
+
+def compare_with(node: Node, theirs_json: bytes) -> tuple[str, list[str]]:
+    """The run of a receipt that the other institution shows, and how ours differs from it.
+
+    Raises NoReceipt, MalformedEnvelope, ReceiptBroken.
+    """
+    theirs = Envelope.from_json(theirs_json.strip())
     run, kind = receipt.run_of(theirs)
     people.read(node, "audit.compare", run=run)
     with node.reading() as conn:

@@ -26,8 +26,9 @@ from compliance.errors import (
 from compliance.people import Actor
 from compliance.signing import SigningKey
 from parties import people
-from parties.console import account, home, sealed
+from parties.console import sealed
 from parties.console.guard import Application, Guard
+from parties.console.pages import account, agreements, approvals, home, runs, verify
 from parties.console.visit import (
     Console,
     SignedOut,
@@ -63,7 +64,8 @@ def make(console: Console) -> Application:
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.state.console = console
     app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
-    for page in (home, account):
+    app.state.verifications = verify.Verifications()
+    for page in (home, account, approvals, agreements, runs, verify):
         app.include_router(page.router)
     app.add_api_route("/sign-in", _sign_in_page, methods=["GET"])
     app.add_api_route("/sign-in/password", _with_password, methods=["POST"])

@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Annotated, Any
 
 from fastapi import Depends, Form, Request
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from compliance import people
@@ -22,7 +22,7 @@ from parties.errors import FormRefused
 from parties.node import Node
 
 _LANGUAGE = "concordat-language"
-_SECTIONS = ("home",)
+_SECTIONS = ("home", "approvals", "agreements", "runs", "verify")
 _PAGES = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
     autoescape=True,
@@ -91,7 +91,7 @@ class Visit:
     def may(self, *roles: Role) -> bool:
         return self.user.role in roles
 
-    def say(self, name: str, **values: Any) -> str:
+    def say(self, name: str, /, **values: Any) -> str:
         return words.say(self.language, name, **values)
 
     def page(self, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
@@ -108,7 +108,12 @@ class Visit:
             **values,
         )
 
-    def go(self, path: str, note: str = "", **values: str) -> RedirectResponse:
+    def file(self, data: bytes, name: str, media_type: str) -> Response:
+        """What a browser is to save under this name."""
+        headers = {"content-disposition": f'attachment; filename="{name}"'}
+        return Response(data, media_type=media_type, headers=headers)
+
+    def go(self, path: str, note: str = "", /, **values: str) -> RedirectResponse:
         """To another page, which says what was done."""
         if note:
             self.session.notes.append((note, values))
@@ -120,13 +125,16 @@ def rendered(request: Request, template: str, *, status: int = 200, **values: An
     console: Console = request.app.state.console
     language = language_of(request)
 
-    def say(name: str, **said: Any) -> str:
+    def say(name: str, /, **said: Any) -> str:
         return words.say(language, name, **said)
+
+    def known(name: str) -> bool:
+        return words.known(language, name)
 
     path = request.url.path if request.method == "GET" else "/"
     shown = {
         "say": say,
-        "known": lambda name: words.known(language, name),
+        "known": known,
         "language": language,
         "languages": words.LANGUAGES,
         "institution": console.node.config.name,
@@ -135,6 +143,8 @@ def rendered(request: Request, template: str, *, status: int = 200, **values: An
         "user": None,
         "notes": [],
         "time": shown_time,
+        "term": lambda name: say(f"term.{name}") if known(f"term.{name}") else spaced(name),
+        "shown": shown_value,
     }
     return HTMLResponse(_PAGES.get_template(template).render(shown | values), status)
 
@@ -145,6 +155,28 @@ def shown_time(value: str | datetime | None) -> str:
         return "–"
     at = datetime.fromisoformat(value) if isinstance(value, str) else value
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def spaced(name: str) -> str:
+    """A member's name as words."""
+    return name.replace("_", " ")
+
+
+def shown_value(value: Any) -> str:
+    """A term of an agreement, or a figure of a report, on one line."""
+    match value:
+        case None | "" | [] | {}:
+            return "–"
+        case bool():
+            return "✓" if value else "✗"
+        case int():
+            return f"{value:,}"
+        case dict():
+            return ", ".join(f"{spaced(name)} {shown_value(value[name])}" for name in value)
+        case list() | tuple():
+            return ", ".join(map(shown_value, value))
+        case _:
+            return str(value)
 
 
 def language_of(request: Request) -> str:

@@ -18,7 +18,7 @@ def catalogue(language: str) -> Mapping[str, str]:
     return found
 
 
-def say(language: str, name: str, **values: Any) -> str:
+def say(language: str, name: str, /, **values: Any) -> str:
     """A message with its values put in. `n` decides between one and many."""
     messages = catalogue(language)
     if values.get("n") == 1 and f"{name}_one" in messages:

@@ -176,6 +176,23 @@ def test_an_auditor_reads_and_that_is_an_entry(staffed):
     assert problems(staffed) == []
 
 
+def test_the_same_look_within_a_second_is_one_entry(staffed):
+    """Two would bear one signature, as an entry does that somebody has copied."""
+
+    def look(what, name="audra", seconds=0):
+        with write(staffed.engine) as conn:
+            time = NOW + timedelta(seconds=seconds)
+            people.read(conn, staffed.log, actor(name), what, time=time)
+        return len(entries(staffed))
+
+    before = len(entries(staffed))
+    assert [look("audit.log"), look("audit.log")] == [before + 1, before + 1]
+    assert look("audit.verify") == before + 2
+    assert look("audit.log", name="li") == before + 3
+    assert look("audit.log", seconds=1) == before + 4
+    assert not problems(staffed)
+
+
 def test_nobody_signs_for_somebody_else(staffed):
     with write(staffed.engine) as conn:
         log = people.acting(conn, staffed.log, actor("li"))

@@ -103,7 +103,7 @@ def test_by_keyboard_alone(two: Two, page: Page) -> None:
     assert focused.evaluate("one => getComputedStyle(one).outlineStyle") == "solid"
 
 
-PAGES = ["/", "/account"]
+PAGES = ["/", "/account", "/approvals", "/agreements", "/agreements/offers/1", "/runs", "/verify"]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

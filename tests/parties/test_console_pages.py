@@ -1,0 +1,307 @@
+"""The console's pages on two real nodes: what they show, to whom, and what is signed by it."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+
+import pytest
+from consoles import PORT, Visitor, as_user, cheap_passwords, signed_in, staff
+from ready import AGREEMENT, run, until
+
+from compliance.amendment import in_words
+from parties import agreements, runs
+from parties.config import Home
+from parties.console import words
+from parties.console.pages import verify
+from parties.console.visit import Console
+from parties.node import Node
+
+pytestmark = pytest.mark.filterwarnings("ignore:Setting per-request cookies")
+
+MARKUP = "<script>alert(1)</script>&\"'"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cheap() -> Iterator[None]:
+    with cheap_passwords():
+        yield
+
+
+@pytest.fixture(scope="module")
+def nodes(lasting: tuple[Node, Node]) -> tuple[Node, Node]:
+    """Bank and shop after a run each of them has a receipt of; the bank has users."""
+    bank, shop = lasting
+    run(bank, "overlap")
+    staff(bank)
+    return bank, shop
+
+
+@pytest.fixture
+def console(nodes: tuple[Node, Node]) -> Console:
+    return Console(Node.open(nodes[0].home), PORT)
+
+
+def entries(node: Node) -> list[dict]:
+    with node.reading() as conn:
+        return [json.loads(entry.leaf) for entry in node.log.entries(conn)]
+
+
+def in_page(text: str, page: str) -> bool:
+    return escape(text, quote=True).replace("&#x27;", "&#39;").replace("&quot;", "&#34;") in page
+
+
+# Whoever is signed in, in either language
+
+
+@pytest.mark.parametrize("language", list(words.LANGUAGES))
+@pytest.mark.parametrize("name", ["li", "wang", "audra"])
+def test_every_section_is_there_for_every_role(console: Console, name: str, language: str) -> None:
+    visitor = signed_in(console, name)
+    visitor.http.headers["accept-language"] = language
+    page = visitor.see("/")
+    sections = re.findall(r'<li><a href="(/\w*)"', page.partition("<nav")[2].partition("</nav")[0])
+    assert "/verify" in sections
+    for path in sections:
+        assert f'<html lang="{language}">' in visitor.see(path)
+
+
+# Agreements
+
+
+def test_an_agreement_is_read_in_words(console: Console) -> None:
+    page = signed_in(console, "audra").see("/agreements/offers/1")
+    held = agreements.find(console.node, "offers", 1)
+    for text in ("credit-offer", "shoppers", "spend", held.agreement.digest.hex()):
+        assert in_page(text, page)
+    assert in_page("how many customers it shares with shop", page)
+    assert page.count(words.say("en", "agreements.signed")) >= 2
+
+
+def test_an_auditor_is_offered_no_act_and_may_do_none(console: Console) -> None:
+    visitor = signed_in(console, "audra")
+    page = visitor.see("/agreements/offers/1")
+    assert "/suspend" not in page
+    before = len(entries(console.node))
+    for path in ("suspend", "terminate", "resume", "sign"):
+        answer = visitor.post(f"/agreements/offers/1/{path}", reason="x")
+        assert answer.status_code in {303, 400, 403}, path
+    assert [one["type"] for one in entries(console.node)[before:]] == []
+    assert visitor.post("/approvals/00/approve").status_code == 404
+
+
+def test_an_engineer_may_not_suspend(console: Console) -> None:
+    answer = signed_in(console, "wang").post("/agreements/offers/1/suspend", reason="x")
+    assert answer.status_code == 403
+    assert "E322" in answer.text
+
+
+def test_a_new_version_takes_two_and_is_compared(
+    console: Console, nodes: tuple[Node, Node], tmp_path: Path
+) -> None:
+    bank, shop = nodes
+    path = tmp_path / "two.yaml"
+    text = AGREEMENT.format(version=2, partner_learns="ids").replace("none made", "PIA-2")
+    path.write_text(text)
+    agreements.propose(as_user(bank, "wang"), path)
+    visitor = signed_in(console, "li")
+    assert "offers" in visitor.see("/approvals")
+    (waiting,) = agreements.waiting(bank, "offers", 2)
+    own = signed_in(console, "wang")
+    assert own.post(f"/approvals/{waiting.id}/approve").status_code == 403
+    assert "approve" not in own.see("/agreements/offers/2").partition("<main")[2].lower().replace(
+        words.say("en", "approvals.own").lower(), ""
+    )
+    back = {"back": "/agreements/offers/2", "reason": "as agreed"}
+    page = visitor.do(f"/approvals/{waiting.id}/approve", **back)
+    assert words.say("en", "approvals.was_approved") in page
+    agreements.sign(shop, "offers", 2)
+    page = visitor.see("/agreements/offers/compare?old=1&new=2")
+    for change in in_words(*agreements.versions(bank, "offers", 1, 2)):
+        assert in_page(change, page)
+    signed = [one for one in entries(bank) if one["type"] == "agreement.signed"]
+    assert "li" in [one["by"] for one in signed if one["version"] == 2]
+
+
+def test_suspending_resuming_and_refusing(console: Console, nodes: tuple[Node, Node]) -> None:
+    bank, _ = nodes
+    li, he = signed_in(console, "li"), signed_in(console, "he")
+    page = li.do("/agreements/offers/1/suspend", reason=MARKUP)
+    assert words.say("en", "agreements.told") in page
+    assert "<script>alert" not in page
+    assert in_page(MARKUP, page)
+    assert words.say("en", "agreements.waits") in li.do("/agreements/offers/1/resume", reason="")
+    (waiting,) = agreements.waiting(bank, "offers")
+    assert he.post(f"/approvals/{waiting.id}/refuse", reason=" ").status_code == 403
+    assert he.post(f"/approvals/{waiting.id}/refuse", reason="x" * 257).status_code == 403
+    assert words.say("en", "approvals.was_refused") in he.do(
+        f"/approvals/{waiting.id}/refuse", reason=MARKUP
+    )
+    li.do("/agreements/offers/1/resume")
+    (waiting,) = agreements.waiting(bank, "offers")
+    he.do(f"/approvals/{waiting.id}/approve", back="//evil.example")
+    assert agreements.in_force(bank, "offers").version == 2
+    page = li.see("/approvals")
+    assert "<script>alert" not in page
+
+
+def test_a_reason_is_needed_to_suspend(console: Console) -> None:
+    for reason in ("", "  ", "x" * 257):
+        answer = signed_in(console, "li").post("/agreements/offers/1/suspend", reason=reason)
+        assert answer.status_code == 403
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/agreements/offers/9",
+        "/agreements/none/1",
+        "/agreements/offers/x",
+        f"/agreements/{MARKUP.replace('/', '')}/1",
+        "/agreements/offers/compare?old=1&new=9",
+        "/agreements/offers/compare",
+        "/runs/ffff",
+        "/runs/x/intent.json",
+        f"/runs/{MARKUP.replace('/', '')}",
+        "/nothing",
+        "/%00",
+    ],
+)
+def test_what_is_not_there_is_said_without_markup(console: Console, path: str) -> None:
+    answer = signed_in(console, "li").get(path)
+    assert answer.status_code in {400, 404}
+    assert "<script>alert" not in answer.text
+    assert "Traceback" not in answer.text
+
+
+# Runs
+
+
+def the_run(node: Node) -> str:
+    return next(one["id"] for one in node.runs() if one["state"] == runs.COMPLETED)
+
+
+def test_a_run_shows_who_learned_what_and_both_signatures(
+    console: Console, nodes: tuple[Node, Node]
+) -> None:
+    bank, _ = nodes
+    run_id = the_run(bank)
+    visitor = signed_in(console, "audra")
+    assert run_id[:8] in visitor.see("/runs")
+    assert run_id[:8] in visitor.see("/runs?days=30")
+    page = visitor.see(f"/runs/{run_id}")
+    for text in (
+        "how many customers it shares with shop",
+        words.say("en", "runs.signed_intent", first="bank", second="shop"),
+        words.say("en", "runs.signed_completion", first="bank", second="shop"),
+        words.say("en", "runs.people", n=115, categories="profile"),
+        words.say("en", "entry.run.release"),
+    ):
+        assert in_page(text, page)
+    *_, entry = entries(bank)
+    assert (entry["type"], entry["run"], entry["by"]) == ("audit.read", run_id, "audra")
+
+
+def test_the_partners_receipt_is_compared_with_ours(
+    console: Console, nodes: tuple[Node, Node]
+) -> None:
+    bank, shop = nodes
+    run_id = the_run(bank)
+    visitor = signed_in(console, "audra")
+    path = shop.home.run_folder(run_id) / "receipt.json"
+
+    def compared(receipt: bytes) -> object:
+        data = {"form_token": visitor.token()}
+        files = {"file": ("receipt.json", receipt)}
+        return visitor.http.post(f"/runs/{run_id}/compare", data=data, files=files)
+
+    same = compared(path.read_bytes())
+    assert in_page(words.say("en", "runs.same"), same.text)
+    ours = visitor.get(f"/runs/{run_id}/receipt.json")
+    assert ours.headers["content-disposition"].startswith("attachment")
+    assert json.loads(ours.text)["payload"] == json.loads(path.read_bytes())["payload"]
+    intent = visitor.get(f"/runs/{run_id}/intent.json")
+    assert intent.content == (bank.home.run_folder(run_id) / "intent.json").read_bytes()
+    theirs = json.loads(path.read_bytes())
+    theirs["signatures"][0]["sig"] = theirs["signatures"][1]["sig"]
+    changed = compared(json.dumps(theirs, separators=(",", ":")).encode())
+    assert in_page(words.say("en", "runs.differ"), changed.text)
+    assert "signature of" in changed.text
+    for nonsense in (b"", b"{}", b"\xff" * 100, MARKUP.encode()):
+        assert compared(nonsense).status_code == 400
+
+
+def test_a_run_without_a_receipt_is_shown_too(console: Console, nodes: tuple[Node, Node]) -> None:
+    bank, _ = nodes
+    with bank.writing() as conn:
+        runs.record_start(
+            conn, "ab" * 16, job="overlap", agreement="offers", role="bank", peer="shop",
+            now=bank.now(),
+        )  # fmt: skip
+        runs.record_end(
+            conn, "ab" * 16, runs.FAILED, {"error": {"code": "E612", "message": MARKUP}},
+            bank.now(),
+        )  # fmt: skip
+    page = signed_in(console, "wang").see(f"/runs/{'ab' * 16}")
+    assert words.say("en", "runs.no_receipt") in page
+    assert "E612" in page
+    assert in_page(MARKUP, page)
+
+
+# Verification
+
+
+def verified(visitor: Visitor) -> str:
+    visitor.do("/verify")
+    last = visitor.http.app._app.state.verifications.last
+    until(lambda: last.finished, 60)
+    return visitor.see("/verify")
+
+
+def test_a_good_log_verifies_and_is_cosigned(console: Console, nodes: tuple[Node, Node]) -> None:
+    bank, _ = nodes
+    page = verified(signed_in(console, "audra"))
+    reads = [one.get("read") for one in entries(bank)]
+    size = len(reads) - reads[::-1].index("audit.verify")
+    assert words.say("en", "verify.passed", n=size) in page
+    assert "shop.concordat/witness" in page
+    assert 'http-equiv="refresh"' not in page
+    assert words.say("en", "home.never") not in signed_in(console, "li").see("/")
+
+
+def test_a_tampered_log_does_not(nodes: tuple[Node, Node], tmp_path: Path) -> None:
+    home = Home(tmp_path / "copy")
+    shutil.copytree(nodes[0].home.path, home.path, ignore=shutil.ignore_patterns("running.json"))
+    node = Node.open(home)
+    with node.writing() as conn:
+        leaf = conn.exec_driver_sql('SELECT leaf FROM log_entries WHERE "index" = 3').scalar_one()
+        changed = leaf.replace(b'"time":"20', b'"time":"19')
+        assert changed != leaf
+        update = 'UPDATE log_entries SET leaf = ? WHERE "index" = 3'
+        conn.exec_driver_sql(update, (changed,))
+    page = verified(signed_in(Console(node, PORT), "li"))
+    assert "entry 3" in page
+    assert words.say("en", "verify.what_now") in page
+    assert "is whole" not in page
+
+
+def test_one_verification_at_a_time(console: Console) -> None:
+    started = verify.Verifications()
+    node = console.used_by(as_user(console.node, "audra").actor)
+    started.start(node, "audra")
+    first = started.last
+    started.start(node, "li")
+    assert started.last is first
+    until(lambda: first.finished, 60)
+    assert first.verdict.ok
+
+
+def test_what_is_under_way_refreshes_itself_without_script(console: Console) -> None:
+    visitor = signed_in(console, "audra")
+    visitor.http.app._app.state.verifications.last = verify.Verification("li", console.node.now())
+    page = visitor.see("/verify")
+    assert '<noscript><meta http-equiv="refresh"' in page
+    assert 'data-live="on"' in page
+    assert "<button>" not in page.partition("<main")[2]
