@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 NATIVE := $(shell find native -name '*.rs' -not -path '*/target/*') native/Cargo.toml native/Cargo.lock
 
-.PHONY: install demo test test-lanes lint format protos fuzz bench clean
+.PHONY: install demo test test-lanes test-avx512 lint format protos fuzz bench clean
 
 install: $(VENV)/.installed
 
@@ -29,6 +29,11 @@ test-lanes: $(VENV)/.installed
 	rm -f $(LANES)/release/lib_native.d $(LANES)/release/lib_native.rlib
 	cp $(LANES)/release/lib_native.* $(LANES)/federated/_native.abi3.so
 	PYTHONPATH=$(LANES) $(BIN)/pytest tests/native
+
+# Their machine code on a processor that Bochs emulates (docs/adr/0093): minutes.
+test-avx512: $(VENV)/.installed
+	-$(BIN)/python -m pip install --quiet 'bochscpu-python>=0.4'
+	$(BIN)/python native/emulator.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

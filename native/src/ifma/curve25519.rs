@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use zeroize::{Zeroize, Zeroizing};
 
-use super::field25519::{Factor, Fixed, Product};
+use super::field25519::{Factor, Fixed, Lifted, Product};
 use super::lanes::{LANES, Mask};
 use crate::curve::A;
 use crate::field25519::{self, Field};
@@ -40,27 +40,38 @@ pub unsafe fn multiply_block(points: &[[u8; 32]], scalar: &Scalar, out: &mut [[u
 #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
 fn ladder(u: &Factor, scalar: &Scalar) -> Projective {
     let u1 = Fixed::new(*u);
-    // Twice one of the two points of the ladder, and their sum.
-    let mut double = Projective { x: Product::small(1), z: Product::zero() };
-    let mut sum = Projective { x: u.product(), z: Product::small(1) };
+    // Twice one of the two points of the ladder, x2/z2, and their sum, x3/z3.
+    let (mut x2, mut z2) = (Lifted::new(&Product::small(1)), Product::zero());
+    let (mut x3, mut z3) = (Lifted::new(&u.product()), Product::small(1));
     let mut last = 0;
     for i in (3..256).rev() {
         let bit = scalar.as_bytes()[i / 8] >> (i % 8) & 1;
         let swap = all_if(bit ^ last);
         last = bit;
 
-        let (a, b) = (double.x.plus(&double.z), double.x.minus(&double.z));
-        let (c, d) = (sum.x.plus(&sum.z), sum.x.minus(&sum.z));
-        // Exchanging the points changes at most the sign of da - cb.
-        let (da, cb) = (d.times(&a), c.times(&b));
-        double = double_of(&Factor::select(swap, &c, &a), &Factor::select(swap, &d, &b));
-        sum.x = da.plus(&cb).square();
-        sum.z = u1.times(&da.minus(&cb).square().factor());
+        let (a, b) = (x2.plus(&z2), x2.minus(&z2));
+        let (c, d) = (x3.plus(&z3), x3.minus(&z3));
+        // Exchanging the points changes at most the sign of da - cb. From here on the order is the
+        // processor's: it looks only so far ahead, and nothing should wait for its neighbour.
+        let da = d.times_lifted(&a);
+        let cb = c.times(&b);
+        let (a, b) = (Factor::select(swap, &c, &a), Factor::select(swap, &d, &b));
+        let aa = a.square_lifted();
+        let difference = da.minus(&cb);
+        let sum = da.plus(&cb);
+        let bb = b.square();
+        let e = aa.minus(&bb);
+        let square = difference.square().factor();
+        x3 = sum.square_lifted();
+        let f = aa.product().plus_multiple(&e, (A - 2) / 4).factor();
+        z3 = u1.times(&square);
+        x2 = aa.product().factor().times_lifted(&bb.factor());
+        z2 = e.times(&f);
     }
     let last = all_if(last);
     let mut product = Projective {
-        x: Product::select(last, &sum.x, &double.x),
-        z: Product::select(last, &sum.z, &double.z),
+        x: Product::select(last, x3.product(), x2.product()),
+        z: Product::select(last, &z3, &z2),
     };
     for _ in 0..3 {
         product = product.double();
@@ -75,23 +86,16 @@ fn all_if(bit: u8) -> Mask {
     black_box(bit.wrapping_neg())
 }
 
-/// Doubling from x + z and x - z.
-#[inline]
-#[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
-fn double_of(sum: &Factor, difference: &Factor) -> Projective {
-    let (aa, bb) = (sum.square(), difference.square());
-    let e = aa.minus(&bb);
-    Projective {
-        x: aa.factor().times(&bb.factor()),
-        z: e.times(&aa.plus_multiple(&e, (A - 2) / 4).factor()),
-    }
-}
-
 impl Projective {
     #[inline]
     #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
     pub fn double(&self) -> Self {
-        double_of(&self.x.plus(&self.z), &self.x.minus(&self.z))
+        let (aa, bb) = (self.x.plus(&self.z).square(), self.x.minus(&self.z).square());
+        let e = aa.minus(&bb);
+        Self {
+            x: aa.factor().times(&bb.factor()),
+            z: e.times(&aa.plus_multiple(&e, (A - 2) / 4).factor()),
+        }
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! The multiply-add instructions take the low 52 bits of each factor and ignore the others. Two
 //! types keep that safe: a `Factor` has been carried and may be multiplied; a `Product` has not, and
-//! may be added to or subtracted from another one, which carries again.
+//! may be added to or subtracted from another one, which carries again. A third, `Lifted`, is a
+//! product that begins at a multiple of p: what is subtracted from it costs no addition.
 
 use zeroize::Zeroize;
 
@@ -21,6 +22,12 @@ pub struct Factor([Lanes; 5]);
 #[derive(Clone, Copy, Zeroize)]
 pub struct Product([Lanes; 5]);
 
+/// A product plus 352p, no limb of which is below one of a single multiplication.
+#[derive(Clone, Copy, Zeroize)]
+pub struct Lifted(Product);
+
+const LIFT: u64 = 352;
+
 /// Lane i of word k is word k of number i: 64-bit words, the least significant first.
 #[inline]
 #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
@@ -32,7 +39,8 @@ fn transpose<const WORDS: usize>(numbers: &[[u64; WORDS]; LANES]) -> [Lanes; WOR
 ///
 /// The columns of a product, in units of 2^52 and rounded up, have at most
 /// [1, 3, 5, 7, 9, 7.1, 5.1, 3.1, 1.1, 0.01]. Columns 5 to 9 count 2^260 = 608 modulo p; they are
-/// carried first, so that each is a factor. The result has at most [2.1, 4.1, 6.1, 8.1, 10.1].
+/// carried first, so that each is a factor. The result has at most [2, 4.1, 6.1, 8.1, 10.1]; of the
+/// last column, high(a4 b4) and a carry, 608 times as much is below 2^52.
 #[inline]
 #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
 fn fold(mut columns: [Lanes; 10]) -> Product {
@@ -46,9 +54,6 @@ fn fold(mut columns: [Lanes; 10]) -> Product {
     for k in 0..4 {
         columns[k + 1] = high(columns[k + 1], columns[k + 5], factor);
     }
-    // What the last one leaves at 2^260 is below 16.
-    let past_top = high(splat(0), columns[9], factor);
-    columns[0] = low(columns[0], past_top, factor);
     let [c0, c1, c2, c3, c4, ..] = columns;
     Product([c0, c1, c2, c3, c4])
 }
@@ -124,6 +129,34 @@ impl Product {
     #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
     pub fn select(choice: Mask, yes: &Self, no: &Self) -> Self {
         Self(std::array::from_fn(|k| select(choice, yes.0[k], no.0[k])))
+    }
+}
+
+impl Lifted {
+    #[inline]
+    #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
+    pub fn new(product: &Product) -> Self {
+        Self(Product(std::array::from_fn(|k| plus(product.0[k], splat(LIFT * P[k])))))
+    }
+
+    /// The same modulo p.
+    #[inline]
+    #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
+    pub fn product(&self) -> &Product {
+        &self.0
+    }
+
+    #[inline]
+    #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
+    pub fn plus(&self, other: &Product) -> Factor {
+        self.0.plus(other)
+    }
+
+    /// Of `other` the limbs have at most 10.1 times 2^52, as those of a product of two factors.
+    #[inline]
+    #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
+    pub fn minus(&self, other: &Product) -> Factor {
+        carry(std::array::from_fn(|k| minus(self.0.0[k], other.0[k])))
     }
 }
 
@@ -217,8 +250,21 @@ impl Factor {
     #[inline]
     #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
     pub fn times(&self, other: &Self) -> Product {
+        self.times_plus(other, [splat(0); 5])
+    }
+
+    #[inline]
+    #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
+    pub fn times_lifted(&self, other: &Self) -> Lifted {
+        Lifted(self.times_plus(other, P.map(|limb| splat(LIFT * limb))))
+    }
+
+    #[inline]
+    #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
+    fn times_plus(&self, other: &Self, addend: [Lanes; 5]) -> Product {
         let (a, b) = (&self.0, &other.0);
         let mut columns = [splat(0); 10];
+        columns[..5].copy_from_slice(&addend);
         for i in 0..5 {
             for j in 0..5 {
                 columns[i + j] = low(columns[i + j], a[i], b[j]);
@@ -228,19 +274,32 @@ impl Factor {
         fold(columns)
     }
 
-    /// The columns of `times`: products of different limbs once, then doubled.
     #[inline]
     #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
     pub fn square(&self) -> Product {
+        self.square_plus_twice([splat(0); 5])
+    }
+
+    #[inline]
+    #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
+    pub fn square_lifted(&self) -> Lifted {
+        Lifted(self.square_plus_twice(P.map(|limb| splat(LIFT / 2 * limb))))
+    }
+
+    /// The columns of `times`: the addend and products of different limbs once, then doubled.
+    #[inline]
+    #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
+    fn square_plus_twice(&self, addend: [Lanes; 5]) -> Product {
         let a = &self.0;
         let mut columns = [splat(0); 10];
+        columns[..5].copy_from_slice(&addend);
         for i in 0..5 {
             for j in i + 1..5 {
                 columns[i + j] = low(columns[i + j], a[i], a[j]);
                 columns[i + j + 1] = high(columns[i + j + 1], a[i], a[j]);
             }
         }
-        for column in &mut columns[1..9] {
+        for column in &mut columns[..9] {
             *column = plus(*column, *column);
         }
         for i in 0..5 {
