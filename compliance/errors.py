@@ -345,7 +345,7 @@ class ReceiptConflict(ConcordatError):
 # Evidence
 
 
-class EvidenceExists(ConcordatError):
-    """There is something already where the evidence is to go."""
+class EvidenceUnwritable(ConcordatError):
+    """There is something already where the evidence is to go, or nothing can be written there."""
 
     code = "E553"

@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any, BinaryIO
 
 from sqlalchemy import ColumnElement, Connection, Select, func, select
 
 from compliance import lifecycle, offline, receipt, register
 from compliance.canonical import canonical, parse, timestamp
-from compliance.errors import EvidenceExists, NotInLog
+from compliance.errors import EvidenceUnwritable, NotInLog
 from compliance.log import Log, cosignatures, hidden_hashes, log_entries
 from compliance.note import Checkpoint, VerifierKey
 from compliance.notice import notices
@@ -162,20 +163,25 @@ class _Hashed:
 
 @contextmanager
 def folder(path: Path) -> Iterator[Folder]:
-    """A new folder at this place, there once it is whole. Raises EvidenceExists (E553)."""
-    partial = path.with_name(f"{path.name}.partial")
+    """A new folder at this place, there once it is whole. Raises EvidenceUnwritable (E553)."""
     if path.exists():
-        raise EvidenceExists(
+        raise EvidenceUnwritable(
             f"{path} exists already.", "Name a folder that does not exist; nothing was changed."
         )
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(mode=0o700, parents=True)
     try:
-        yield Folder(partial)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    partial.rename(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(mkdtemp(prefix=f".{path.name}.", dir=path.parent))  # mode 0700
+        try:
+            yield Folder(partial)
+            partial.rename(path)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise EvidenceUnwritable(
+            f"{path} cannot be written: {error.strerror}.",
+            "Name a place where this user may write and the disk has room.",
+        ) from error
 
 
 def export(
@@ -188,7 +194,7 @@ def export(
 ) -> int:
     """Writes evidence of the log, or of a part of it; how many entries it shows.
 
-    more: files to go with it, by name. Raises NotInLog (E521), EvidenceExists (E553).
+    more: files to go with it, by name. Raises NotInLog (E521), EvidenceUnwritable (E553).
     """
     with folder(path) as made:
         shown, runs = _add_log(source, made, scope)

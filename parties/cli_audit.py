@@ -11,7 +11,6 @@ from rich.markup import escape
 from compliance.activities import Form, Kind
 from compliance.timeline import in_words
 from parties import audits, evidence
-from parties.files import write_private
 from parties.terminal import (
     AsJson,
     CompanyCode,
@@ -190,6 +189,5 @@ def write_register(
 
     What only the institution knows is stated under `record` in its config.yaml.
     """
-    data = evidence.register(open_node(home), kind, form)
-    write_private(output, data, overwrite=True)
+    evidence.register(open_node(home), kind, form, output)
     out.print(f"Wrote {escape(str(output))}.")

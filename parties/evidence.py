@@ -8,17 +8,19 @@ from sqlalchemy import Connection
 
 from compliance import activities, evidence, timeline
 from compliance.activities import Form, Kind
+from compliance.errors import EvidenceUnwritable
 from compliance.evidence import Scope, Source
 from compliance.note import VerifierKey
 from compliance.timeline import Timeline
 from parties import audits, peers, people
+from parties.files import write_private
 from parties.node import Node
 
 
 def export(node: Node, path: Path, scope: Scope) -> int:
     """Writes evidence of the log, or of a part of it, to a new folder; how many entries it shows.
 
-    Raises NotInLog, EvidenceExists.
+    Raises NotInLog, EvidenceUnwritable.
     """
     people.read(node, "audit.export", **({} if scope.run is None else {"run": scope.run}))
     now = node.now()
@@ -27,13 +29,20 @@ def export(node: Node, path: Path, scope: Scope) -> int:
         return evidence.export(_source(conn, node), path, scope, time=now, more=more)
 
 
-def register(node: Node, kind: Kind, form: Form) -> bytes:
-    """A register that the law wants kept, as a file."""
+def register(node: Node, kind: Kind, form: Form, output: Path) -> None:
+    """Writes a register that the law wants kept. Raises EvidenceUnwritable."""
     people.read(node, f"audit.register.{kind}")
     now = node.now()
     with node.reading() as conn:
         rows = activities.rows(conn, kind, **_about(node), now=now)
-    return activities.write(kind, form, rows, name=node.config.name, now=now)
+    data = activities.write(kind, form, rows, name=node.config.name, now=now)
+    try:
+        write_private(output, data, overwrite=True)
+    except OSError as error:
+        raise EvidenceUnwritable(
+            f"{output} cannot be written: {error.strerror}.",
+            "Name a place where this user may write and the disk has room.",
+        ) from error
 
 
 def _about(node: Node) -> dict[str, Any]:
@@ -53,7 +62,7 @@ def person(node: Node, subject: str, run: str | None, output: Path | None) -> Ti
     """One person's timeline, written out as evidence too if `output` names a new folder.
 
     run: one to show in any case, also that the person was not in it; its id, or the first digits.
-    Raises PersonUnknown, UnknownRun, NotInLog, EvidenceExists.
+    Raises PersonUnknown, UnknownRun, NotInLog, EvidenceUnwritable.
     """
     named = node.find_run(run)["id"] if run else None
     people.read(node, "audit.person", **({} if named is None else {"run": named}))

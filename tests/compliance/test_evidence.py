@@ -18,7 +18,7 @@ from institutions import CONSENT, NOW, Institution, Run, person, sign_agreement
 from compliance import erasure, evidence, lifecycle, notice, offline, timeline, witness
 from compliance.canonical import canonical, parse
 from compliance.erasure import Files
-from compliance.errors import EvidenceExists, NotInLog, PersonUnknown
+from compliance.errors import EvidenceUnwritable, NotInLog, PersonUnknown
 from compliance.evidence import Scope, Source
 from compliance.note import COSIGNATURE, VerifierKey, cosign
 from compliance.notice import Notice
@@ -222,8 +222,11 @@ def test_what_is_not_in_the_log_is_a_numbered_error(story: Story, tmp_path: Path
         with pytest.raises(NotInLog):
             story.export(tmp_path / "none", scope)
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(EvidenceUnwritable):
+        story.export(tmp_path / "file" / "folder")
     story.export(tmp_path / "twice")
-    with pytest.raises(EvidenceExists):
+    with pytest.raises(EvidenceUnwritable):
         story.export(tmp_path / "twice")
 
 

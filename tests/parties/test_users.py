@@ -21,6 +21,7 @@ from ready import (
 from rich.console import Console
 from typer.testing import CliRunner
 
+from compliance import offline
 from compliance.errors import (
     AgreementRefusal,
     AgreementUnsigned,
@@ -32,9 +33,10 @@ from compliance.errors import (
     UserConflict,
     WrongUserKey,
 )
+from compliance.evidence import Scope
 from compliance.people import Proposal
 from compliance.signing import SigningKey
-from parties import admin, agreements, audits, consents, people, server, session
+from parties import admin, agreements, audits, consents, evidence, people, server, session
 from parties.cli import app
 from parties.errors import NotDelivered
 from parties.node import Node
@@ -349,6 +351,29 @@ def test_looking_a_person_up_is_an_entry_without_the_person(lone: Node) -> None:
     consents.erase(as_user(lone, "li"), whom, {})
     verdict, _ = audits.verify(as_user(lone, "audra"))
     assert verdict.ok, verdict.report.findings
+
+
+def test_whatever_evidence_shows_is_an_entry(lone: Node, tmp_path: Path) -> None:
+    import_consents(lone, consent_table(phones(0, 3), "shop", "profile"))
+    whom = consents.subject_of(lone, "phone", phones(0, 1)[0])
+    staff(lone)
+    looks = {
+        "audit.export": lambda node: evidence.export(node, tmp_path / "all", Scope()),
+        "audit.person": lambda node: evidence.person(node, whom, None, tmp_path / "one"),
+        "audit.register.gdpr-30": lambda node: evidence.register(
+            node, "gdpr-30", "csv", tmp_path / "register.csv"
+        ),
+    }
+    for read, look in looks.items():
+        with pytest.raises(MustSign):
+            look(lone)
+        look(as_user(lone, "audra"))
+        last = entries(lone)[-1]
+        assert (last["type"], last["read"], last["by"]) == ("audit.read", read, "audra")
+    assert [one.fails for one in offline.verify([tmp_path / "all", tmp_path / "one"], None)] == [
+        [],
+        [],
+    ]
 
 
 def test_a_session_needs_no_user_where_there_are_none(ready: tuple[Node, Node]) -> None:
