@@ -438,6 +438,7 @@ class Agreement(_Document):
     jobs: Jobs
     limits: Limits
     witnesses: Annotated[tuple[Token, ...], Field(max_length=8)] = ()
+    acknowledge_within_hours: Annotated[int, Field(ge=1, le=8760)] | None = None
     _document: bytes = PrivateAttr(b"")
 
     @property

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, Table, func, literal, select
 
-from compliance import lifecycle, people
+from compliance import lifecycle, people, withdrawal
 from compliance.batch import U8, fetch, joined_bytes
 from compliance.canonical import canonical, parse
 from compliance.consent import (
@@ -36,7 +36,7 @@ from compliance.consent import (
 )
 from compliance.erasure import Tombstone
 from compliance.errors import LogDamaged
-from compliance.gate import run_inputs
+from compliance.gate import run_inputs, run_rows
 from compliance.lifecycle import notices
 from compliance.log import checkpoints, log_entries, log_nodes, subtree_leaves, tree_root
 from compliance.note import Checkpoint, VerifierKey
@@ -125,14 +125,16 @@ def verify(
     progress("agreements", 0, 0)
     if sound(agreements):
         found["agreements"] = _check_agreements(conn, report, keys, entries)
-    if sound(notices):
-        for where, problem in lifecycle.problems(conn, keys, entries):
-            report.add(where, problem)
-    if sound(users, proposals):
-        for where, problem in people.problems(conn, log.name, entries, keys.get(name, b"")):
+    rooms: list[tuple[tuple[Table, ...], Iterator[tuple[str, str]]]] = [
+        ((notices,), lifecycle.problems(conn, keys, entries)),
+        ((withdrawal.notices,), withdrawal.problems(conn, keys, entries)),
+        ((users, proposals), people.problems(conn, log.name, entries, keys.get(name, b""))),
+    ]
+    for tables, problems in rooms:
+        for where, problem in problems if sound(*tables) else ():
             report.add(where, problem)
     progress("receipts", 0, 0)
-    if sound(receipts, run_inputs, agreements, log_entries, log_nodes):
+    if sound(receipts, run_inputs, run_rows, agreements, log_entries, log_nodes):
         found["receipts"] = _check_receipts(conn, report, keys, log.name, entries)
     if sound(consent_notices):
         _check_notices(conn, report, entries)
@@ -285,7 +287,20 @@ def _check_receipts(
     for run in conn.execute(select(run_inputs.c.run)).scalars():
         if run not in intents:
             report.add(f"inputs of run {run}", "no intent speaks of them")
+    _check_rows(conn, report, entries)
     return len(rows)
+
+
+def _check_rows(conn: Connection, report: LogReport, entries: Entries) -> None:
+    """What people are called in runs is what was logged when they were released."""
+    logged = _said(entries, ("run.release",), "run", "tokens")
+    named = {run for run, tokens in logged if tokens != "None"}
+    for run, tokens in conn.execute(select(run_rows)):
+        named.discard(run)
+        if (run, hashlib.sha256(tokens).hexdigest()) not in logged:
+            report.add(f"tokens of run {run}", "they are not those that were logged")
+    for run in sorted(named):
+        report.add(f"tokens of run {run}", "they were logged and are missing")
 
 
 def uncosigned(

@@ -264,6 +264,7 @@ class Imported:
     erased: int  # rows older than the erasure of their person, which change nothing either
     rejected: pd.Series  # the reason of each refused row, under that row's index
     entry: int | None
+    ended: list[int]  # whose consents those `withdrawn` were: row ids of the vault, each once
 
 
 def import_consents(
@@ -303,7 +304,8 @@ def import_parts(
     if changed:
         entry = _commit(conn, log, changed, {**counts, "rejected": len(rejected)}, time=time)
     erased = sum(part.erased for part in done)
-    return Imported(**counts, erased=erased, rejected=rejected, entry=entry)
+    ended = sorted({person for part in done for person in part.ended})
+    return Imported(**counts, erased=erased, rejected=rejected, entry=entry, ended=ended)
 
 
 @dataclass(frozen=True)
@@ -316,6 +318,7 @@ class _Part:
     known: int
     erased: int
     rejected: pd.Series
+    ended: list[int]
     changed: pd.DataFrame  # consent, state, withdrawn_at, notice: of `consent_leaves`
     records: U8  # (n, 32)
     references: U8  # (n, 32)
@@ -352,6 +355,7 @@ def _import_part(
         known=accepted - len(changed),
         erased=int(erased.sum()),
         rejected=rejected,
+        ended=changed.loc[changed["earlier"].astype(bool), "subject"].unique().tolist(),
         changed=leaf.set_axis(["consent", "state", "withdrawn_at", "notice"], axis=1).astype(
             {"consent": np.int64, "state": "category"}
         ),

@@ -33,7 +33,7 @@ from compliance.consent import (
 from compliance.errors import RetentionRuns, TombstonesUnreadable, VaultKey
 from compliance.log import Log
 from compliance.people import check_may
-from compliance.person import Changes
+from compliance.person import Changes, Person
 from compliance.vault import (
     KEY_BYTES,
     WRAPPING_KEYS,
@@ -107,19 +107,24 @@ def erase(conn: Connection, log: Log, files: Files, subject: str, *, now: dateti
     check_may(log, "consent.erased")  # before the tombstone is in the list
     changes = Changes(conn, log, files.keys(), now)
     person = changes.find(subject)
+    check_retention(changes, person)
+    (name,) = as_bytes(changes.keys.subjects_of([subject]))
+    stone = Tombstone.of(name, changes.keys, now)
+    enlist(files.erased, [stone])
+    (done,) = _forget(conn, log, files, [(name, stone)], now=now)
+    return done
+
+
+def check_retention(changes: Changes, person: Person) -> None:
+    """Raises RetentionRuns (E409) while the law keeps a person's records."""
     until = changes.restricted_until(person)
-    if until > microseconds(now):
+    if until > microseconds(changes.now):
         raise RetentionRuns(
             f"The records of this person have to be kept until {when(until)}; until then they are "
             "restricted and enter no run.",
             "Erase the person after that date; if it was set by mistake, `concordat consent lift` "
             "first.",
         )
-    (name,) = as_bytes(changes.keys.subjects_of([subject]))
-    stone = Tombstone.of(name, changes.keys, now)
-    enlist(files.erased, [stone])
-    (done,) = _forget(conn, log, files, [(name, stone)], now=now)
-    return done
 
 
 def _forget(

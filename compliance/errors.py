@@ -233,6 +233,12 @@ class ProposalUnknown(ConcordatError):
     code = "E327"
 
 
+class ProposalUnfit(ConcordatError):
+    """What was proposed is about somebody else, or can no longer be done as it was proposed."""
+
+    code = "E329"
+
+
 class ProposalDecided(ConcordatError):
     code = "E328"
 
@@ -325,6 +331,18 @@ class TombstonesUnreadable(ConcordatError):
     """The list of those who were erased cannot be read."""
 
     code = "E413"
+
+
+class WithdrawalRefused(ConcordatError):
+    """A notice that somebody has withdrawn is not one, or not the sender's to give."""
+
+    code = "E414"
+
+
+class AcknowledgementRefused(ConcordatError):
+    """What should acknowledge a withdrawal notice does not prove that it was honoured."""
+
+    code = "E415"
 
 
 # Receipts

@@ -5,6 +5,7 @@ is left out and counted under the reason nearest to being let in. What is not cl
 not allowed.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,7 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
+    ForeignKey,
     Integer,
     LargeBinary,
     String,
@@ -65,6 +67,9 @@ _WITHOUT_EFFECT = (
     "run.release",
     "score.card",
     "score.watch",
+    "withdrawal.acknowledged",
+    "withdrawal.honoured",
+    "withdrawal.noticed",
 )
 
 
@@ -122,6 +127,16 @@ class Scope:
             categories=frozenset((data.bank if side == "bank" else data.partner).categories),
             kinds=agreement.accepted_kinds,
         )
+
+
+# What each person a side put into a run is called there by both sides: where the other side may
+# hold them in clear, a withdrawal names them so. In the order of the leaves, of equal width.
+run_rows = Table(
+    "run_rows",
+    metadata,
+    Column("run", ForeignKey("run_inputs.run"), primary_key=True),
+    Column("tokens", LargeBinary, nullable=False),
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -256,16 +271,65 @@ def admit(conn: Connection, run: str, decision: Decision) -> None:
     conn.execute(insert(run_inputs).values(run=run, salt=decision.salt, leaves=leaves))
 
 
-def release(conn: Connection, log: Log, run: str, decision: Decision, *, now: datetime) -> int:
+def release(
+    conn: Connection,
+    log: Log,
+    run: str,
+    decision: Decision,
+    *,
+    now: datetime,
+    tokens: U8 | None = None,
+) -> int:
     """Confirms the decision and logs that the result may go out; returns the entry's index.
 
-    Once the transaction is committed, and only then. Raises ConsentChanged (E402).
+    Once the transaction is committed, and only then. tokens: uint8 (k, w), what each of the
+    decision's people is called in the run, where the other side may come to hold them in clear.
+    Raises ConsentChanged (E402).
     """
     confirm(conn, decision, now=now)
     body = {"run": run, "root": decision.root.hex(), "size": decision.size}
+    if tokens is not None:
+        kept = _by_leaf(decision, tokens).tobytes()
+        conn.execute(insert(run_rows).values(run=run, tokens=kept))
+        body["tokens"] = hashlib.sha256(kept).hexdigest()
     entry = log.append(conn, "run.release", body, time=now)
     log.checkpoint(conn)
     return entry
+
+
+def as_tokens(places: I64) -> U8:
+    """Places of a sequence as tokens, uint8 (n, 8); -1, a place nobody knows, as UNKNOWN."""
+    return places.astype(">i8").view(np.uint8).reshape(-1, 8)
+
+
+UNKNOWN = b"\xff" * 8
+
+
+def _by_leaf(decision: Decision, tokens: U8) -> U8:
+    """The tokens of the decision's people in the order of its leaves."""
+    names = _native.hmac_sha256(decision.salt, *joined_rows(decision.references))
+    order = np.argsort(np.ascontiguousarray(names[:, :8]).view(">u8").ravel().astype(np.uint64))
+    if not (names[order] == decision.leaves).all():  # two that begin alike
+        order = np.argsort(np.ascontiguousarray(names).view("S32").ravel())
+    return tokens[order]
+
+
+def places_in(leaves: bytes, salt: bytes, references: U8) -> I64:
+    """Where these people's leaves are among those of a run, int64 (n,); -1 for who was not in it.
+
+    leaves, salt: as `run_inputs` holds them. references: of `run_references`, uint8 (n, 32).
+    """
+    held = np.frombuffer(leaves, np.uint8).reshape(-1, 32)
+    names = _native.hmac_sha256(salt, *joined_rows(references))
+    found = np.searchsorted(held.view("S32").ravel(), names.view("S32").ravel())
+    at = np.minimum(found, len(held) - 1)
+    return np.where((held[at] == names).all(axis=1), at, -1)
+
+
+def lets_in(conn: Connection, people: U8, scope: Scope, *, now: datetime) -> NDArray[np.bool_]:
+    """Which of these subjects, uint8 (n, 32), may enter a run of this scope: bool (n,)."""
+    allowed: NDArray[np.bool_] = _standing(conn, people, scope, now)[1] == Standing.LIVE
+    return allowed
 
 
 def run_references(secrets: U8, origin: str, scope: Scope) -> U8:

@@ -207,16 +207,15 @@ def acknowledge(
     time: datetime,
 ) -> Notice:
     """Keeps the signature that says a notice was received. Raises InvalidSignature (E503)."""
+    named = {"agreement": notice.agreement, "party": notice.party, "number": notice.number}
+    held = conn.execute(select(notices.c.envelope).filter_by(**named)).scalar_one()
+    notice = _read(Envelope.from_json(held))  # as it is now: it may have been told twice at once
     if keyid(key) in notice.envelope.signatures:
         return notice
     signatures = {**notice.envelope.signatures, keyid(key): signature}
     envelope = replace(notice.envelope, signatures=signatures)
     envelope.verify({keyid(key): key})
-    conn.execute(
-        update(notices)
-        .filter_by(agreement=notice.agreement, party=notice.party, number=notice.number)
-        .values(envelope=envelope.to_json())
-    )
+    conn.execute(update(notices).filter_by(**named).values(envelope=envelope.to_json()))
     body = _named(notice) | {"key": keyid(key), "by": by}
     ours.log.append(conn, "agreement.acknowledged", body, time=time)
     return replace(notice, envelope=envelope)
@@ -225,6 +224,13 @@ def acknowledge(
 def unacknowledged(conn: Connection, name: str) -> list[Notice]:
     """The notices that only the party itself has signed."""
     return [notice for notice in every(conn, name) if len(notice.envelope.signatures) < 2]
+
+
+def undelivered(conn: Connection, party: str) -> list[Notice]:
+    """All that a party has declared and the other has not acknowledged, as they were entered."""
+    query = select(notices).where(notices.c.party == party).order_by(notices.c.entry)
+    found = [_read(Envelope.from_json(row.envelope)) for row in conn.execute(query)]
+    return [notice for notice in found if len(notice.envelope.signatures) < 2]
 
 
 def _enter(

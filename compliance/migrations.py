@@ -158,11 +158,42 @@ def _tiles(conn: Connection) -> None:
             conn.execute(insert, rows)
 
 
+def _withdrawal_notices(conn: Connection) -> None:
+    """Notices that somebody has withdrawn, and what people are called in runs that name them.
+
+    Nobody was told before; in the runs there were, nobody has a name that a notice could use.
+    """
+    create(
+        conn,
+        "run_rows",
+        Column("run", ForeignKey("run_inputs.run"), primary_key=True),
+        Column("tokens", LargeBinary, nullable=False),
+    )
+    create(
+        conn,
+        "withdrawal_notices",
+        Column("notice", String(32), primary_key=True),
+        Column("agreement", String(64), nullable=False),
+        Column("party", String(64), nullable=False),
+        Column("recipient", String(64), nullable=False),
+        Column("time", String(20), nullable=False),
+        Column("entry", ForeignKey("log_entries.index"), nullable=False),
+        Column("envelope", LargeBinary, nullable=False),
+        Column("acknowledgement", LargeBinary),
+        Column("problem", String(8)),
+    )
+
+
 # A 64-bit integer that SQLite, too, accepts as a primary key.
 _long = BigInteger().with_variant(Integer(), "sqlite")
 
 # Version n + 2 is made of version n + 1 by STEPS[n].
-STEPS: list[Step] = [_people_and_notices, _people_one_by_one, _tiles]
+STEPS: list[Step] = [
+    _people_and_notices,
+    _people_one_by_one,
+    _tiles,
+    _withdrawal_notices,
+]
 
 VERSION = 1 + len(STEPS)
 

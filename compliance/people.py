@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import sha256
 from secrets import token_bytes, token_hex
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from sqlalchemy import (
     Column,
@@ -37,6 +37,7 @@ from compliance.errors import (
     NotAllowed,
     NotCanonical,
     ProposalDecided,
+    ProposalUnfit,
     ProposalUnknown,
     TwoPeople,
     UserConflict,
@@ -44,7 +45,7 @@ from compliance.errors import (
     WrongUserKey,
 )
 from compliance.log import Log, log_entries, tree_size
-from compliance.signing import PUBLIC_KEY_BYTES, SigningKey, keyid, pae, verify
+from compliance.signing import PUBLIC_KEY_BYTES, keyid, pae, verify
 from compliance.store import metadata
 
 Role = Literal["engineer", "officer", "auditor"]
@@ -74,18 +75,26 @@ _MAY: dict[str, frozenset[str]] = {
     "consent.renewed": _STAFF,
     "consent.refused": _STAFF,
     "consent.withdrawn": _STAFF,
-    "consent.revoked": _STAFF,
+    "consent.revoked": _STAFF,  # these as proposals, too
     "consent.invalidated": _STAFF,
-    "consent.restricted": _OFFICER,
-    "consent.lifted": _OFFICER,
-    "consent.erased": _OFFICER,
+    "consent.restricted": _STAFF,
+    "consent.lifted": _STAFF,
+    "consent.erased": _STAFF,
     "notice.added": _STAFF,
     "job.asked": frozenset({"engineer"}),
     "audit.read": frozenset(ROLES),
 }
 
-# What takes two people; for changes of users, once there are two officers.
-FOUR_EYES = frozenset({"agreement.signed", "agreement.resumed", "agreement.terminated"})
+# What takes two people; for changes of users, once there are two officers. A person's own
+# withdrawal does not: it has to be as easy as consenting was.
+_BETWEEN_PARTIES = frozenset({"agreement.signed", "agreement.resumed", "agreement.terminated"})
+ABOUT_PEOPLE = frozenset(
+    {
+        *("consent.revoked", "consent.invalidated"),
+        *("consent.restricted", "consent.lifted", "consent.erased"),
+    }
+)
+FOUR_EYES = _BETWEEN_PARTIES | ABOUT_PEOPLE
 USER_CHANGES = frozenset({"user.added", "user.changed", "user.removed"})
 
 OPEN, APPROVED, REFUSED = "open", "approved", "refused"
@@ -120,12 +129,20 @@ class User:
     key: bytes  # Ed25519 public key (32 bytes)
 
 
+class Signer(Protocol):
+    """A user's key, here or elsewhere."""
+
+    @property
+    def public(self) -> bytes: ...
+    def sign(self, message: bytes) -> bytes: ...
+
+
 @dataclass(frozen=True)
 class Actor:
     """Who is at the keyboard. Without a key: whoever may open the home of a node without users."""
 
     name: str
-    key: SigningKey | None = None
+    key: Signer | None = None
 
 
 @dataclass(frozen=True)
@@ -174,7 +191,10 @@ class ActingLog(Log):
         said = {**body, "by": self.user.name}
         if self.approved is not None:
             if not _fulfils(self.approved.act, self.approved.body, type_, body):
-                raise ValueError("another entry was approved")
+                raise ProposalUnfit(
+                    f"{str(self.approved).capitalize()} no longer fits: things have changed since.",
+                    "Nothing was done. Refuse it, and propose anew what is still wanted.",
+                )
             said["proposal"] = self.approved.id
         elif takes_two(type_, self.officers):
             raise _two_people(type_)
@@ -226,9 +246,13 @@ def check_role(user: User, type_: str) -> None:
 
 
 def check_may(log: Log, type_: str) -> None:
-    """Raises NotAllowed (E322) at once, for what has effects before its entry is written."""
+    """Raises NotAllowed (E322) or TwoPeople (E323) at once, for what has effects before its entry
+    is written.
+    """
     if isinstance(log, ActingLog):
         check_role(log.user, type_)
+        if log.approved is None and takes_two(type_, log.officers):
+            raise _two_people(type_)
 
 
 def allowed(type_: str) -> frozenset[str]:
@@ -360,6 +384,19 @@ def check_change(conn: Connection, type_: str, body: Mapping[str, Any]) -> None:
 
 
 # Proposals
+
+
+@dataclass(frozen=True)
+class Rehearsal(Log):
+    """The log in a transaction that is rolled back: keeps what would have been entered."""
+
+    written: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+    def append_many(
+        self, conn: Connection, entries: Sequence[tuple[str, Mapping[str, Any]]], *, time: datetime
+    ) -> range:
+        self.written.extend((type_, dict(body)) for type_, body in entries)
+        return super().append_many(conn, entries, time=time)
 
 
 def propose(
@@ -509,7 +546,7 @@ def _roles(type_: str) -> str:
 
 # What only users write once there are any. Entries of a partner's doing carry its name; a node
 # whose store was restored repeats erasures by itself.
-_BY_EITHER = FOUR_EYES | {"agreement.suspended"}
+_BY_EITHER = _BETWEEN_PARTIES | {"agreement.suspended"}
 _OURS = frozenset(_MAY) - _BY_EITHER - {"consent.erased"}
 
 
@@ -565,7 +602,8 @@ class _Replay:
         elif self.users and self._ours(type_, entry):
             yield "no user has signed it"
         officers = sum(role == "officer" for role, _ in self.users.values())
-        if self._ours(type_, entry) and self.users and takes_two(type_, officers):
+        ours = "signature" in entry or self._ours(type_, entry)
+        if ours and self.users and takes_two(type_, officers):
             yield from self._check_approved(type_, entry)
         try:
             if type_ in USER_CHANGES:

@@ -283,6 +283,11 @@ def find(conn: Connection, run: str, kind: Kind) -> Envelope | None:
     return None if data is None else Envelope.from_json(data)
 
 
+def started(intent: Envelope) -> dict[str, Any]:
+    """What an intent says of its run. Raises ReceiptBroken (E551)."""
+    return _read(intent)[1]
+
+
 def unfinished(conn: Connection) -> list[str]:
     """The runs that were started and have no completion, oldest first."""
     completed = select(receipts.c.run).where(receipts.c.kind == "completion")

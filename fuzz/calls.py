@@ -15,16 +15,27 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from google.protobuf.message import DecodeError
 
-from compliance import witness
+from compliance import withdrawal, witness
 from compliance.agreement import Agreement, Job
 from compliance.canonical import timestamp
 from compliance.note import VerifierKey, cosign
 from compliance.register import Register, Registered
+from compliance.signing import Envelope
+from compliance.withdrawal import Acknowledgement, Presence
 from compliance.witness import Answer
 from fuzz import frames
 from fuzz.documents import AGREEMENT, OVERLAP
 from fuzz.target import Setup, Target
-from parties import agreements, consents, pairing, peers, session, witnessing
+from parties import (
+    agreements,
+    consents,
+    pairing,
+    peers,
+    runs,
+    session,
+    withdrawals,
+    witnessing,
+)
 from parties.config import Home
 from parties.errors import InternalError
 from parties.identity import INVITATION, INVITATION_LIFETIME, Identity, load_authority
@@ -144,6 +155,66 @@ def _witness_answer(folder: Path) -> Target:
 
     line = cosign(sent.checkpoint.text, key.name, bank.witness_signing_key, _NOW)
     return Target(receive, [(200).to_bytes(2) + f"{line}\n".encode(), (409).to_bytes(2) + b"1\n"])
+
+
+_KNOWN = "fedcba9876543210" * 2  # a run of both, which is over
+
+
+def _withdrawal(bank: Node) -> withdrawal.Notice:
+    found = [Presence(_KNOWN, "credit-offers", "credit-offer", "shop", ("0123456789abcdef",))]
+    with bank.writing() as conn:
+        (notice,) = withdrawal.announce(
+            conn, bank.log, bank.signing_key, found, institution="bank", time=_NOW
+        )
+    return notice
+
+
+def _withdrawal_notice(folder: Path) -> Target:
+    """What a partner signs, rightly whatever it says."""
+    bank, shop = _pair(folder)
+    with shop.writing() as conn:
+        start = {"job": "intersect", "agreement": "credit-offers", "peer": "bank"}
+        runs.record_start(conn, _KNOWN, role="partner", now=_NOW, **start)
+        runs.record_end(conn, _KNOWN, runs.COMPLETED, {}, _NOW)
+
+    def receive(data: bytes) -> None:
+        envelope = Envelope(withdrawal.PAYLOAD_TYPE, data).sign(bank.signing_key)
+        parsed = Envelope.from_json(envelope.to_json())
+        notice = withdrawal.check(parsed, bank.signing_key.public, sender="bank", recipient="shop")
+        withdrawals._forget(shop, bank.identity, notice)
+        with shop.writing() as conn:
+            withdrawal.honour(conn, shop.log, notice, shop.signing_key, time=_NOW)
+
+    return Target(receive, [_withdrawal(bank).envelope.payload])
+
+
+def _withdrawal_acknowledgement(folder: Path) -> Target:
+    """What a partner answers, as the store keeps it."""
+    bank, shop = _pair(folder)
+    notice = _withdrawal(bank)
+    ours = witness.Witness(bank.witness_key.name, bank.witness_signing_key, [shop.log.verifier])
+    with shop.writing() as conn:
+        entry, signed = withdrawal.honour(conn, shop.log, notice, shop.signing_key, time=_NOW)
+        shop.log.checkpoint(conn)
+        sent = witness.request(conn, shop.log, 0)
+    with bank.writing() as conn:
+        cosigned = ours.add_checkpoint(conn, sent.encode(), _NOW)
+    with shop.writing() as conn:
+        witness.receive(conn, shop.log, ours.verifier, sent, cosigned)
+        proof = shop.log.proof(conn, entry)
+        (stored,) = shop.log.entries(conn, entry, entry + 1)
+    answer = Acknowledgement(signed, stored.leaf, proof.encode())
+
+    def receive(data: bytes) -> None:
+        withdrawal.verify(
+            notice,
+            Acknowledgement.parse(data),
+            key=shop.signing_key.public,
+            their_log=shop.log.verifier,
+            witness=bank.witness_key,
+        )
+
+    return Target(receive, [answer.encode()])
 
 
 # Runs
@@ -324,6 +395,8 @@ TARGETS: dict[str, Setup] = {
     "offer-agreement": _offer_agreement,
     "witness-request": _witness_request,
     "witness-answer": _witness_answer,
+    "withdrawal-notice": _withdrawal_notice,
+    "withdrawal-acknowledgement": _withdrawal_acknowledgement,
     "run": _run,
     "answered-run": _answered_run,
 }

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -19,8 +20,12 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColum
 from rich.table import Table
 from rich.text import Text
 
+from compliance import people as compliance_people
 from compliance.canonical import canonical
 from compliance.document import DocumentError, load
+from compliance.errors import MustSign
+from compliance.people import Actor
+from compliance.signing import SigningKey, verify
 from parties import consents, people, session
 from parties.config import Home
 from parties.errors import Cancelled, InternalError, Interrupted, JobError, NotServing
@@ -30,6 +35,7 @@ from protos.concordat.v1 import admin_pb2, admin_pb2_grpc
 from protos.errors import ConcordatError
 
 _MAX_JOB_BYTES = 1 << 20
+_SIGN_SECONDS = 10.0
 _MAX_REPORT_BYTES = 256 << 20
 
 
@@ -120,12 +126,46 @@ class AdminService(admin_pb2_grpc.AdminServicer):
         request: admin_pb2.ConsentRequest,
         context: grpc.ServicerContext,
     ) -> admin_pb2.ConsentReply:
-        said = {field.name: getattr(request, field.name) for field in request.DESCRIPTOR.fields}
         try:
-            subject = consents.subject_of(self._node, request.identifier_kind, request.identifier)
-            return admin_pb2.ConsentReply(json=json.dumps(change(self._node, subject, said)))
+            return _consented(self._node, change, request)
         except ConcordatError as error:
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, _details(error))
+
+    def SignedConsent(  # noqa: N802
+        self,
+        requests: Iterator[admin_pb2.SignedConsentRequest],
+        context: grpc.ServicerContext,
+    ) -> Iterator[admin_pb2.SignedConsentReply]:
+        """The user signs while the node's transaction is open, so there is little time."""
+        replies: queue.Queue[admin_pb2.SignedConsentReply | ConcordatError] = queue.Queue()
+
+        def ask(to_sign: bytes) -> bytes:
+            replies.put(admin_pb2.SignedConsentReply(to_sign=to_sign))
+            return bytes(_next(requests, context).signature)
+
+        def work() -> None:
+            try:
+                call = _next(requests, context).call
+                change = _change_called(call)
+                with self._node.reading() as conn:
+                    key = compliance_people.find(conn, call.user).key
+                node = self._node.used_by(Actor(call.user, RemoteKey(key, ask)))
+                reply = _consented(node, change, call.request)
+                replies.put(admin_pb2.SignedConsentReply(reply=reply))
+            except ConcordatError as error:
+                replies.put(error)
+            except Exception:
+                self._node.logger.exception("a call on consents failed")
+                replies.put(InternalError("The node failed on this call.", "Look at its own log."))
+
+        threading.Thread(target=work, daemon=True, name="consent").start()
+        while True:
+            reply = replies.get()
+            if isinstance(reply, ConcordatError):
+                context.abort(grpc.StatusCode.FAILED_PRECONDITION, _details(reply))
+            yield reply
+            if reply.HasField("reply"):
+                return
 
     def RunJob(  # noqa: N802
         self, request: admin_pb2.JobRequest, context: grpc.ServicerContext
@@ -156,6 +196,68 @@ class AdminService(admin_pb2_grpc.AdminServicer):
         threading.Thread(target=work, daemon=True, name="job").start()
         while (event := events.get()) is not None:
             yield event
+
+
+Change = Callable[[Node, str, Mapping[str, str]], Any]
+
+_CONSENT_CALLS: dict[str, Callable[[admin_pb2.ConsentRequest], Change]] = {
+    "GrantConsent": lambda _: consents.grant,
+    "RenewConsent": lambda _: consents.renew,
+    "RefuseConsent": lambda _: consents.refuse,
+    "WithdrawConsent": lambda request: partial(consents.withdraw, by=request.by),
+    "RestrictPerson": lambda _: consents.restrict,
+    "LiftRestriction": lambda _: consents.lift,
+    "ErasePerson": lambda _: consents.erase,
+    "ShowPerson": lambda _: consents.show,
+}
+
+
+def _change_called(call: admin_pb2.SignedCall) -> Change:
+    """Raises JobError."""
+    if call.call not in _CONSENT_CALLS:
+        raise JobError(
+            "There is no such call on consents.", f"It is one of {', '.join(_CONSENT_CALLS)}."
+        )
+    return _CONSENT_CALLS[call.call](call.request)
+
+
+def _consented(
+    node: Node, change: Change, request: admin_pb2.ConsentRequest
+) -> admin_pb2.ConsentReply:
+    said = {field.name: getattr(request, field.name) for field in request.DESCRIPTOR.fields}
+    subject = consents.subject_of(node, request.identifier_kind, request.identifier)
+    return admin_pb2.ConsentReply(json=json.dumps(change(node, subject, said)))
+
+
+@dataclass(frozen=True)
+class RemoteKey:
+    """A user's key at the other end of a call, held to the public one that the node knows."""
+
+    public: bytes
+    ask: Callable[[bytes], bytes]
+
+    def sign(self, message: bytes) -> bytes:
+        """Raises InvalidSignature."""
+        signature = self.ask(message)
+        verify(self.public, signature, message)
+        return signature
+
+
+def _next(
+    requests: Iterator[admin_pb2.SignedConsentRequest], context: grpc.ServicerContext
+) -> admin_pb2.SignedConsentRequest:
+    """What the caller sends next; one that takes too long, or goes, is cut off."""
+    timer = threading.Timer(_SIGN_SECONDS, context.cancel)
+    timer.start()
+    try:
+        return next(requests)
+    except Exception as error:  # none came: StopIteration, or gRPC's bare Exception
+        raise MustSign(
+            "No signature came for what was to be written.",
+            f"Nothing was changed. The caller signs within {_SIGN_SECONDS:.0f} seconds.",
+        ) from error
+    finally:
+        timer.cancel()
 
 
 def _failure(error: ConcordatError) -> admin_pb2.Failure:
@@ -235,6 +337,29 @@ def cancel(home: Home, run: str) -> str:
     """Cancel a run under way; its id. Raises NotServing, UnknownRun (as NodeFailure)."""
     with _stub(home) as stub:
         return str(stub.CancelRun(admin_pb2.CancelRequest(run=run), timeout=30).run)
+
+
+def signed_consent(
+    home: Home, user: str, key: SigningKey, call: str, request: admin_pb2.ConsentRequest
+) -> Any:
+    """One of the calls on consents, signed by a user: what it answers, from JSON.
+
+    call: its name, such as `WithdrawConsent`. Raises NotServing, or E32x and as the call (as
+    NodeFailure).
+    """
+    first = admin_pb2.SignedCall(user=user, call=call, request=request)
+    steps: queue.Queue[admin_pb2.SignedConsentRequest | None] = queue.Queue()
+    steps.put(admin_pb2.SignedConsentRequest(call=first))
+    with _stub(home) as stub:
+        try:
+            for reply in stub.SignedConsent(iter(steps.get, None), timeout=60):
+                if reply.HasField("reply"):
+                    return json.loads(reply.reply.json)
+                signature = key.sign(reply.to_sign)
+                steps.put(admin_pb2.SignedConsentRequest(signature=signature))
+        finally:
+            steps.put(None)
+    raise InternalError("The node ended the call without an answer.", "Look at its own log.")
 
 
 def run_job(

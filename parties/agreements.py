@@ -18,6 +18,7 @@ from parties import catalogue
 from parties.errors import JobError, NotDelivered, PeerRefused, PeerUnreachable
 from parties.identity import Identity
 from parties.node import Node
+from parties.wire import PeerClient
 
 
 def propose(node: Node, path: Path) -> Agreement:
@@ -162,14 +163,24 @@ def _tell(node: Node, peer: Identity, notice: Notice, *, again: str = "") -> Not
     try:
         with node.dial(peer) as client:
             for one in own:
-                answer = Envelope.from_json(client.offer_agreement(one.envelope.to_json()))
-                notice = _acknowledged(node, peer, one, answer)
+                notice = tell(node, client, peer, one)
     except PeerUnreachable as error:
         raise NotDelivered(
             f"It holds here, but {peer.name}'s node did not answer and has not been told.",
-            _once_it_serves(again),
+            _told_later(again),
         ) from error
     return notice
+
+
+def tell(node: Node, client: PeerClient, peer: Identity, notice: Notice) -> Notice:
+    """Sends one notice; as its acknowledgement has left it. Raises E612, E613."""
+    answer = Envelope.from_json(client.offer_agreement(notice.envelope.to_json()))
+    return _acknowledged(node, peer, notice, answer)
+
+
+def recipient(node: Node, notice: Notice) -> str:
+    """The partner that a notice of this node's is for. Raises E304, E306."""
+    return other_party(node, find(node, notice.agreement).agreement)
 
 
 def _acknowledged(node: Node, peer: Identity, notice: Notice, answer: Envelope) -> Notice:
@@ -275,6 +286,11 @@ def read_document(path: Path) -> str:
 def _once_it_serves(command: str) -> str:
     what = f"Give `{command}`" if command else "Give the same command again"
     return f"{what} once it serves; nothing is lost."
+
+
+def _told_later(command: str) -> str:
+    what = f"`{command}`" if command else "the same command again"
+    return f"This node tells it by itself while it serves; {what} does so at once."
 
 
 def _offer(node: Node, peer: Identity, held: Registered, *, again: str = "") -> None:

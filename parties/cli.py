@@ -31,6 +31,7 @@ from parties import (
     people,
     scorecards,
     server,
+    withdrawals,
     witness_service,
 )
 from parties.cli_audit import audit
@@ -99,6 +100,28 @@ At = Annotated[str, typer.Option(help="When, ISO 8601 with an offset; by default
 def _waits(waiting: Proposal) -> None:
     out.print(f"It waits for another officer as proposal [bold]{waiting.id[:8]}[/]:")
     out.print(f"  concordat proposal approve HOME {waiting.id[:8]} --as NAME --key FILE")
+
+
+def _waiting(done: list[dict[str, Any]]) -> bool:
+    """Says of acts on a person which wait for another officer; whether any do."""
+    for one in done:
+        if "proposal" in one:
+            short = one["proposal"][:8]
+            out.print(f"It waits for another officer as proposal [bold]{short}[/], who names the")
+            out.print("person, too:")
+            out.print(f"  concordat proposal approve HOME {short} --phone … --as NAME --key FILE")
+    return any("proposal" in one for one in done)
+
+
+def _told(done: dict[str, Any]) -> None:
+    """Says which runs a person was in, and which partners are told."""
+    if runs := done.get("runs"):
+        out.print(f"  Was in {len(runs)} run{'' if len(runs) == 1 else 's'}: {', '.join(runs)}")
+    for partner in dict.fromkeys(notice["to"] for notice in done.get("notices", ())):
+        out.print(
+            f"  {escape(partner)} is told, to delete what it holds of them: "
+            "`concordat consent withdrawals` says when it has."
+        )
 
 
 def _grouped(digits: str) -> str:
@@ -266,11 +289,14 @@ def import_consents(
     _counts("rejected", report["rejected"])
     if report["rejects_file"]:
         out.print(f"The rejected rows are in {escape(report['rejects_file'])}")
+    _told(report)
 
 
 def _changed(changes: list[dict[str, Any]], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(changes))
+        return
+    if _waiting(changes):
         return
     for change in changes:
         if change["entry"] is None:
@@ -282,6 +308,7 @@ def _changed(changes: list[dict[str, Any]], *, as_json: bool) -> None:
             f"{escape(change['recipient'])}, as of {change['at']}: "
             f"{count} consent{'' if count == 1 else 's'}, entry {change['entry']} of the log."
         )
+        _told(change)
 
 
 @consent.command()
@@ -424,8 +451,9 @@ def restrict(
     done = consents.restrict(opened, whom, {"until": until, "reason": reason})
     if as_json:
         print(json.dumps(done))
-        return
-    out.print(f"Restricted until {done['until']} at least, entry {done['entry']} of the log.")
+    elif not _waiting([done]):
+        out.print(f"Restricted until {done['until']} at least, entry {done['entry']} of the log.")
+        _told(done)
 
 
 @consent.command()
@@ -447,8 +475,8 @@ def lift(
     done = consents.lift(opened, whom, {"reason": reason})
     if as_json:
         print(json.dumps(done))
-        return
-    out.print(f"No longer restricted, entry {done['entry']} of the log.")
+    elif not _waiting([done]):
+        out.print(f"No longer restricted, entry {done['entry']} of the log.")
 
 
 @consent.command()
@@ -469,11 +497,16 @@ def erase(
     done = consents.erase(opened, whom, {})
     if as_json:
         print(json.dumps(done))
-        return
+    elif not _waiting([done]):
+        _say_erased(done)
+
+
+def _say_erased(done: dict[str, Any]) -> None:
     out.print(
         f"Erased at {done['erased_at']}, entry {done['entry']} of the log; {done['leaves']} of its "
         "records can no longer be tied to anybody."
     )
+    _told(done)
     for path in done["files"]:
         out.print(f"Taken out of {escape(path)}")
     for path in done["unread"]:
@@ -520,6 +553,39 @@ def show_person(
     lacking = sorted({field for one in found["consents"] for field in one["missing"]})
     if lacking:
         out.print(f"ISO/IEC TS 27560 also wants: {', '.join(lacking)}. A notice says it.")
+
+
+@consent.command("withdrawals")
+@act
+def list_withdrawals(
+    home: HomePath,
+    late: Annotated[bool, typer.Option("--late", help="Only what is late.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What partners were told of people who withdrew, and what they told: acknowledged, or late."""
+    opened = open_node(home)
+    known = [one for one in withdrawals.every(opened) if one["state"] == "late" or not late]
+    if as_json:
+        print(json.dumps(known))
+        return
+    table = Table(*("notice", "from", "to", "agreement", "since", "state", "runs"))
+    for one in known:
+        state = one["state"]
+        if state != "acknowledged":
+            state = f"{state} (due {one['due']}{', ' if one['problem'] else ''}"
+            state += f"{one['problem'] or ''})"
+        table.add_row(
+            one["notice"][:8],
+            *(escape(one[name]) for name in ("from", "to", "agreement", "time")),
+            state,
+            " ".join(run[:8] for run in one["runs"]),
+        )
+    out.print(table)
+    if any(one["to"] == opened.config.name for one in known):
+        out.print(
+            "What was received is deleted from the results in this node's home. Replace copies "
+            "that were taken elsewhere (--output) by the files there as they are now."
+        )
 
 
 @notice.command("add")
@@ -634,7 +700,7 @@ def approve_agreement(
 ) -> None:
     """Approve what waits about an agreement, as another officer than proposed it."""
     opened = open_node(home)
-    approved = people.approve(opened, _the_one(opened, agreement_id, version), reason)
+    approved, _ = people.approve(opened, _the_one(opened, agreement_id, version), reason)
     out.print(f"Approved: {_in_words(approved)}.")
 
 
@@ -1040,10 +1106,34 @@ def list_proposals(
 
 @proposal.command("approve")
 @act
-def approve_proposal(home: HomePath, proposal_id: ProposalId, reason: Why = "") -> None:
-    """Approve a proposal as another officer than made it; it is carried out at once."""
-    approved = people.approve(open_node(home), proposal_id, reason)
+def approve_proposal(
+    home: HomePath,
+    proposal_id: ProposalId,
+    *,
+    reason: Why = "",
+    phone: Phone = None,
+    email: Email = None,
+    resident_id: ResidentId = None,
+    company_code: CompanyCode = None,
+) -> None:
+    """Approve a proposal as another officer than made it; it is carried out at once.
+
+    One about a person is approved by naming the person, too.
+    """
+    whom = {
+        "phone": phone,
+        "email": email,
+        "resident_id": resident_id,
+        "company_code": company_code,
+    }
+    named = any(value is not None for value in whom.values())
+    opened, subject = person_named(home, **whom) if named else (open_node(home), None)
+    approved, done = people.approve(opened, proposal_id, reason, subject=subject)
     out.print(f"Approved: {escape(_in_words(approved))}.")
+    if approved.act == consents.ERASED:
+        _say_erased(done)
+    elif isinstance(done, dict):
+        _told(done)
 
 
 @proposal.command("refuse")
@@ -1054,12 +1144,15 @@ def refuse_proposal(home: HomePath, proposal_id: ProposalId, reason: Why) -> Non
     out.print(f"Refused: {escape(_in_words(refused))}.")
 
 
+_DIGITS = {"key", "record", "reference"}
+
+
 def _in_words(one: Proposal) -> str:
     """What a proposal is about, on one line."""
-    said = {name: value for name, value in one.body.items() if value and name != "key"}
+    said = {name: value for name, value in one.body.items() if value and name not in _DIGITS}
     said |= {"digest": said["digest"][:16]} if "digest" in said else {}
-    members = (f"{name} {value}" for name, value in said.items())
-    return f"{one.act.replace('.', ' ')}: {', '.join(members)}"
+    members = ", ".join(f"{name} {value}" for name, value in said.items())
+    return one.act.replace(".", " ") + (f": {members}" if members else "")
 
 
 @node.command()

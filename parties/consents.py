@@ -2,8 +2,10 @@
 consent room's.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from io import StringIO
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +17,7 @@ import pyarrow as pa
 from sqlalchemy import Connection, case, func, literal, select
 
 from compliance import consent, erasure, notice, people, record, register
+from compliance.canonical import canonical, parse
 from compliance.consent import (
     GRANTED,
     INVALIDATED,
@@ -28,16 +31,21 @@ from compliance.consent import (
     terms,
     when,
 )
+from compliance.errors import ProposalUnfit
 from compliance.log import Log
 from compliance.notice import Notice
-from compliance.person import Change, Changes
+from compliance.people import Proposal
+from compliance.person import ENTRY_TYPES, LIFTED, RESTRICTED, Change, Changes
+from compliance.withdrawal import Notice as WithdrawalNotice
+from compliance.withdrawal import Presence
 from federated import _native
 from federated.identifiers import Kind, normalise, with_kind
+from parties import withdrawals
 from parties.agreements import read_document
 from parties.errors import NoConsentIdentifier, PersonUnclear
 from parties.files import write_private
 from parties.node import Node
-from parties.people import read as note_read
+from parties.reading import read as note_read
 from parties.sources import Identifier, header, read_columns
 
 _COLUMNS = [
@@ -87,6 +95,7 @@ def import_file(node: Node, path: Path, progress: Progress = lambda *_: None) ->
             conn, log, node.vault_keys, parts, time=node.now(), progress=count
         )
         progress("committing", 0, 0)
+        met, sent = withdrawals.announce(node, conn, result.ended)
         log.checkpoint(conn)
     unnamed = np.flatnonzero(~identified)
     why = found.reasons.take(pa.array(unnamed, pa.int64())).to_pandas()
@@ -101,6 +110,7 @@ def import_file(node: Node, path: Path, progress: Progress = lambda *_: None) ->
         "erased": result.erased,
         "rejected": {str(reason): int(n) for reason, n in rejected.value_counts().items()},
         "rejects_file": _write_rejects(node, path, rejected, values),
+        **_told(met, sent),
     }
 
 
@@ -200,62 +210,215 @@ def renew(node: Node, subject: str, said: Said) -> list[dict[str, Any]]:
     )
 
 
-def refuse(node: Node, subject: str, said: Said) -> list[dict[str, Any]]:
-    """Raises ConsentInvalid."""
-    return _change(node, lambda changes: changes.refuse(subject, _from_now(changes, said, "at")))
-
-
-def withdraw(node: Node, subject: str, said: Said, by: str = "") -> list[dict[str, Any]]:
-    """Raises ConsentInvalid, NothingToChange, PersonUnknown."""
-    if by and by not in BY:
-        raise invalid(f"by is none of {', '.join(BY)}")
-    state = BY[by or "person"]
-    return _change(
-        node, lambda changes: changes.withdraw(subject, _from_now(changes, said, "at"), state)
-    )
-
-
-def _change(node: Node, change: Callable[[Changes], Change | list[Change]]) -> list[dict[str, Any]]:
+def _change(node: Node, change: Callable[[Changes], Change]) -> list[dict[str, Any]]:
     with node.writing() as conn:
         log = people.acting(conn, node.log, node.actor)
         done = change(_changes(node, conn, log))
         log.checkpoint(conn)
-    return [one.to_json() for one in (done if isinstance(done, list) else [done])]
+    return [done.to_json()]
+
+
+def refuse(node: Node, subject: str, said: Said) -> list[dict[str, Any]]:
+    """What was changed, the runs the person was in, and the notices to partners.
+
+    Raises ConsentInvalid.
+    """
+    with node.writing() as conn:
+        log = people.acting(conn, node.log, node.actor)
+        changes = _changes(node, conn, log)
+        done = changes.refuse(subject, _from_now(changes, said, "at"))
+        told = _ended(node, conn, changes, subject, [done])
+        log.checkpoint(conn)
+    return told
+
+
+def withdraw(node: Node, subject: str, said: Said, by: str = "") -> list[dict[str, Any]]:
+    """As `refuse`. Where not the person ends them, on a node with users, the proposals that wait.
+
+    Raises ConsentInvalid, NothingToChange, PersonUnknown, E32x.
+    """
+    if by and by not in BY:
+        raise invalid(f"by is none of {', '.join(BY)}")
+    act = ENTRY_TYPES[BY[by or "person"]]
+    return _once_or_proposed(node, act, subject, said)
 
 
 def restrict(node: Node, subject: str, said: Said) -> dict[str, Any]:
-    """Raises ConsentInvalid, PersonUnknown."""
-    with node.writing() as conn:
-        log = people.acting(conn, node.log, node.actor)
-        done = _changes(node, conn, log).restrict(subject, said)
-        log.checkpoint(conn)
-    return done.to_json()
+    """As `withdraw`, of one. Raises ConsentInvalid, PersonUnknown, E32x."""
+    (done,) = _once_or_proposed(node, RESTRICTED, subject, said)
+    return done
 
 
 def lift(node: Node, subject: str, said: Said) -> dict[str, Any]:
-    """Raises ConsentInvalid, NothingToChange, PersonUnknown."""
-    with node.writing() as conn:
-        log = people.acting(conn, node.log, node.actor)
-        done = _changes(node, conn, log).lift(subject, said)
-        log.checkpoint(conn)
-    return done.to_json()
+    """As `withdraw`, of one. Raises ConsentInvalid, NothingToChange, PersonUnknown, E32x."""
+    (done,) = _once_or_proposed(node, LIFTED, subject, said)
+    return done
 
 
 def erase(node: Node, subject: str, _: Said) -> dict[str, Any]:
     """Also takes the person's rows out of results and rejects in the home.
 
-    Raises PersonUnknown, RetentionRuns.
+    On a node with users the proposal that waits. Raises PersonUnknown, RetentionRuns, E32x.
     """
+    (done,) = _once_or_proposed(node, ERASED, subject, {})
+    return done if "proposal" in done else _settled(node, subject, done)
+
+
+# What may take two people. Each is done in the caller's transaction.
+
+ERASED = "consent.erased"
+
+Done = list[dict[str, Any]]
+
+
+def _withdraw(changes: Changes, node: Node, subject: str, said: Said, state: str) -> Done:
+    done = changes.withdraw(subject, _from_now(changes, said, "at"), state)
+    return _ended(node, changes.conn, changes, subject, done)
+
+
+def _restrict(changes: Changes, node: Node, subject: str, said: Said) -> Done:
+    done = changes.restrict(subject, said)
+    person = changes.find(subject).id
+    return [done.to_json() | _told(*withdrawals.announce(node, changes.conn, [person]))]
+
+
+def _lift(changes: Changes, node: Node, subject: str, said: Said) -> Done:
+    return [changes.lift(subject, said).to_json()]
+
+
+def _erase(changes: Changes, node: Node, subject: str, _: Said) -> Done:
+    """`_settled` has to follow once that is committed."""
+    conn, person = changes.conn, changes.find(subject).id
+    told = withdrawals.announce(node, conn, [person], erasing=True)
+    done = erasure.erase(conn, changes.log, node.vault_files, subject, now=changes.now)
+    gone = {"entry": done.entry, "leaves": done.leaves, "erased_at": when(done.erased_at)}
+    return [gone | _told(*told)]
+
+
+ACTS: dict[str, Callable[[Changes, Node, str, Said], Done]] = {
+    **{ENTRY_TYPES[state]: partial(_withdraw, state=state) for state in BY.values()},
+    RESTRICTED: _restrict,
+    LIFTED: _lift,
+    ERASED: _erase,
+}
+
+
+def _once_or_proposed(node: Node, act: str, subject: str, said: Said) -> Done:
+    """Does it, or proposes it if it takes another officer: the proposals."""
     with node.writing() as conn:
         log = people.acting(conn, node.log, node.actor)
-        done = erasure.erase(conn, log, node.vault_files, subject, now=node.now())
+        two = isinstance(log, people.ActingLog) and people.takes_two(act, log.officers)
+        if not two:
+            done = ACTS[act](_changes(node, conn, log), node, subject, said)
+            log.checkpoint(conn)
+            return done
+        changes = _changes(node, conn, log)
+        found, now = changes.find(subject), changes.now
+        if act == ERASED:
+            erasure.check_retention(changes, found)
+    planned = _rehearsed(node, act, subject, said, now)
+    waiting = []
+    with node.writing() as conn:
+        log = people.acting(conn, node.log, node.actor)
+        for body, detail in planned:
+            about = canonical({"person": found.id, "said": detail})
+            proposal = people.propose(conn, log, act, body, time=now, detail=about)
+            waiting.append({"proposal": proposal.id, "act": act})
         log.checkpoint(conn)
+    return waiting
+
+
+class _Rehearsed(Exception):
+    """Ends a transaction in which something was tried only."""
+
+
+def _rehearsed(
+    node: Node, act: str, subject: str, said: Said, now: datetime
+) -> list[tuple[dict[str, Any], dict[str, str]]]:
+    """What each entry would say, and what is to be said for it when it is carried out.
+
+    An erasure has effects outside the store and is not tried; its entry does not name the person
+    in any way.
+    """
+    said = {name: str(value) for name, value in said.items() if name in _SAID[act] and value}
+    if act == ERASED:
+        return [({}, {})]
+    rehearsal = people.Rehearsal(node.log.origin, node.log.key)
+    done: Done = []
+    with suppress(_Rehearsed), node.writing() as conn:
+        changes = Changes(conn, rehearsal, node.vault_keys, now)
+        done = ACTS[act](changes, node, subject, said)
+        raise _Rehearsed
+    if act in {RESTRICTED, LIFTED}:
+        ((_, body),) = rehearsal.written
+        return [(body, said)]
+    apart = [
+        {**said, "at": one["at"], **{name: one[name] for name in ("purpose", "recipient")}}
+        for one in done
+    ]
+    return [(body, own) for (_, body), own in zip(rehearsal.written, apart, strict=True)]
+
+
+_SAID = {
+    **{ENTRY_TYPES[state]: ("purpose", "recipient", "at", "reason") for state in BY.values()},
+    RESTRICTED: ("until", "reason"),
+    LIFTED: ("reason",),
+    ERASED: (),
+}
+
+
+def carry_out(
+    node: Node, conn: Connection, log: Log, approved: Proposal, subject: str | None
+) -> Callable[[], dict[str, Any]]:
+    """Does what another officer has approved, for the person that both have named.
+
+    Raises ProposalUnfit, and as the act itself.
+    """
+    if subject is None:
+        raise ProposalUnfit(
+            "The proposal is about a person, and whoever approves it names them, too.",
+            "Give one of --phone, --email, --resident-id and --company-code.",
+        )
+    changes, planned = _changes(node, conn, log), parse(approved.detail)
+    if changes.find(subject).id != planned["person"]:
+        raise ProposalUnfit(
+            "The proposal is about another person.", "Ask whoever made it whom they meant."
+        )
+    (done,) = ACTS[approved.act](changes, node, subject, planned["said"])
+    return lambda: _settled(node, subject, done) if approved.act == ERASED else done
+
+
+def _ended(
+    node: Node, conn: Connection, changes: Changes, subject: str, done: Sequence[Change]
+) -> Done:
+    """Changes that may have ended consents, each with its runs and notices."""
+    if not any(one.consents for one in done):
+        return [one.to_json() | _told([], []) for one in done]
+    found, sent = withdrawals.announce(node, conn, [changes.find(subject).id])
+    return [
+        one.to_json()
+        | _told(
+            [run for run in found if (run.purpose, run.recipient) == (one.purpose, one.recipient)],
+            [notice for notice in sent if notice.recipient == one.recipient],
+        )
+        for one in done
+    ]
+
+
+def _told(found: Sequence[Presence], sent: Sequence[WithdrawalNotice]) -> dict[str, Any]:
+    """The runs a person was in, and the notices that tell partners of it."""
+    return {
+        "runs": [one.run for one in found],
+        "notices": [{"notice": one.notice, "to": one.recipient} for one in sent],
+    }
+
+
+def _settled(node: Node, subject: str, done: dict[str, Any]) -> dict[str, Any]:
+    """After an erasure is committed: keys and rows that would open or show what was erased."""
     node.destroy_old_keys()
     files, unread = _forget_in_files(node, subject)
     return {
-        "entry": done.entry,
-        "leaves": done.leaves,
-        "erased_at": when(done.erased_at),
+        **done,
         "files": [str(path) for path in files],
         "unread": [str(path) for path in unread],
     }

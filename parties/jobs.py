@@ -18,6 +18,7 @@ import pyarrow.csv
 
 from compliance.agreement import Agreement, Binned, Job, Lookup, Score
 from compliance.canonical import canonical
+from compliance.gate import as_tokens
 from federated._native import SecretKey
 from federated.aggregation import evaluate, insight
 from federated.aggregation.evaluate import Distribution
@@ -30,9 +31,10 @@ from federated.aggregation.schema import (
     Groups,
     Share,
 )
+from federated.arrays import U8
 from federated.channel import Channel
 from federated.errors import TableUnsound
-from federated.hooks import Progress, Release
+from federated.hooks import Progress, Release, unnamed
 from federated.identifiers import Ids
 from federated.paillier import keys
 from federated.psi import intersect, lookup, overlap
@@ -71,6 +73,7 @@ class Run:
     watch: Watch | None = None  # for an early warning
     use: tables.Use | None = None  # for a lookup or score
     earlier: bins.Earlier | None = None  # the run that a stability is measured against
+    named: Callable[[U8], None] = lambda tokens: None  # told what its people are called in this run
 
     def table(self) -> tables.Use:
         if self.use is None:
@@ -80,11 +83,15 @@ class Run:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A result: the file that is handed out (the bank commits to its own), and what is shown."""
+    """A result: the file that is handed out (the bank commits to its own), and what is shown.
+
+    tokens: what each person in the result is called in this run, by their id, as CSV.
+    """
 
     file_name: str
     file: bytes
     summary: dict[str, Any]
+    tokens: bytes = b""
     watched: tuple[Watch, pd.DataFrame, dict[str, Any]] | None = None  # for the next early warning
     flaw: ConcordatError | None = (
         None  # for this side only: the other goes on as if there were none
@@ -160,11 +167,13 @@ def _partner_learns_ids(agreement: Agreement) -> bool:
 
 
 def _bank_intersect(run: Run) -> Outcome:
+    both_learn = _partner_learns_ids(run.agreement)
     found = intersect.run_bank(
         run.channel,
         run.material.ids,
         run.peer_size,
-        partner_learns_ids=_partner_learns_ids(run.agreement),
+        partner_learns_ids=both_learn,
+        named=(lambda places: run.named(as_tokens(places))) if both_learn else unnamed,
         release=run.release,
         progress=run.progress,
     )
@@ -177,6 +186,7 @@ def _partner_intersect(run: Run) -> Outcome | None:
         run.material.ids,
         run.peer_size,
         partner_learns_ids=_partner_learns_ids(run.agreement),
+        named=lambda places: run.named(as_tokens(places)),
         release=run.release,
         progress=run.progress,
     )
@@ -187,13 +197,18 @@ def _ids_outcome(run: Run, found: intersect.Intersection) -> Outcome:
     """The side's own ids: CSV with one column, named after the identifier's kind, sorted."""
     ids = run.material.ids
     found_ids = ids.take(found.rows).to_strings()
-    table = pa.table({ids.kind: found_ids.take(pc.sort_indices(found_ids))})
-    file = io.BytesIO(f"{ids.kind}\n".encode())
+    file = _plain_csv({ids.kind: found_ids.take(pc.sort_indices(found_ids))})
+    tokens = _tokens(ids.take(found.rows), as_tokens(found.places))
+    return Outcome("intersect.csv", file, {"count": len(found.rows)}, tokens)
+
+
+def _plain_csv(columns: Mapping[str, Any]) -> bytes:
+    """Of columns in which no value needs quotes: no kind of id has such a character."""
+    file = io.BytesIO(f"{','.join(columns)}\n".encode())
     file.seek(0, io.SEEK_END)
-    # No kind of id has a character that would need quotes.
     options = pa.csv.WriteOptions(include_header=False, quoting_style="none")
-    pa.csv.write_csv(table, file, options)
-    return Outcome("intersect.csv", file.getvalue(), {"count": len(found.rows)})
+    pa.csv.write_csv(pa.table(dict(columns)), file, options)
+    return file.getvalue()
 
 
 # insight
@@ -367,8 +382,8 @@ def _bank_lookup(run: Run) -> Outcome:
         numbers = np.ascontiguousarray(value[:, 1:]).view("<i8").ravel()
         texts = _decimals(numbers.tolist(), run.agreement.data.partner.features[name].decimals)
         columns[name] = np.where(value[:, 0] == 1, texts, "")
-    flaw = _flaw(found.unsound)
-    return Outcome("lookup.csv", _csv(columns), _asked(run, len(ids)), flaw=flaw)
+    flaw, tokens = _flaw(found.unsound), _tokens(ids, found.keys)
+    return Outcome("lookup.csv", _csv(columns), _asked(run, len(ids)), tokens, flaw=flaw)
 
 
 def _partner_lookup(run: Run) -> None:
@@ -393,6 +408,7 @@ def _partner_lookup(run: Run) -> None:
 
 def _answer(run: Run, table: lookup.Table) -> None:
     use = run.table()
+    run.named(table.keys(use.rows()))
     lookup.run_partner(
         run.channel,
         table,
@@ -411,6 +427,14 @@ def _named(terms: Lookup | Score | None) -> tuple[str, ...]:
 
 def _decimals(numbers: Sequence[int], decimals: int) -> list[str]:
     return [str(Decimal(number).scaleb(-decimals)) for number in numbers]
+
+
+def _tokens(ids: Ids, tokens: U8) -> bytes:
+    """What each person of a result is called in this run: the id's column, then token, in hex."""
+    count, width = tokens.shape
+    digits = np.frombuffer(tokens.tobytes().hex().encode(), f"S{2 * width}", count)
+    texts = pa.array(digits, pa.binary()).cast(pa.string())
+    return _plain_csv({ids.kind: ids.to_strings(), "token": texts})
 
 
 def _asked(run: Run, found: int) -> dict[str, Any]:
@@ -455,15 +479,16 @@ def _bank_score(run: Run) -> Outcome:
         progress=run.progress,
     )
     ids = run.material.ids.take(found.rows)
+    tokens = _tokens(ids, found.keys)
     scores = [str(one) for one in run.card.score(found.sums)]
     columns = {ids.kind: ids.to_strings().to_pylist(), "score": scores}
     summary, flaw = _asked(run, len(ids)), _flaw(found.unsound)
     if run.watch is None:
-        return Outcome("score.csv", _csv(columns), summary, flaw=flaw)
+        return Outcome("score.csv", _csv(columns), summary, tokens, flaw=flaw)
     frame = pd.DataFrame(columns, dtype=str)
     fell, counts = run.watch.compare(frame)
     listed = str(fell.to_csv(index=False, lineterminator="\n")).encode()
-    return Outcome(LIST, listed, summary | counts, (run.watch, frame, counts), flaw)
+    return Outcome(LIST, listed, summary | counts, tokens, (run.watch, frame, counts), flaw)
 
 
 def _partner_score(run: Run) -> None:

@@ -9,9 +9,10 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from copy import copy
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import grpc
 from cryptography import x509
@@ -26,6 +27,7 @@ from compliance import (  # noqa: F401 (their tables)
     people,
     receipt,
     register,
+    withdrawal,
     witness,
 )
 from compliance.log import Log, tree_size
@@ -118,11 +120,18 @@ class Node:
         self._catch_up()
         self._running = threading.Lock()
         self.unsettled = False  # whether how a run ended could not be recorded
+        self.honouring = threading.Lock()  # one withdrawal notice at a time
         self.controls: dict[str, Cancellable] = {}  # of the runs under way, by their ids
 
     @classmethod
     def open(cls, home: Home) -> "Node":
         return cls(home)
+
+    def used_by(self, actor: people.Actor) -> Self:
+        """The same node, as this person uses it."""
+        node = copy(self)
+        node.actor = actor
+        return node
 
     @classmethod
     def create(

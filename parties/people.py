@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,15 @@ from sqlalchemy import Connection
 
 from compliance import people
 from compliance.canonical import parse, timestamp
-from compliance.errors import LogDamaged, MustSign, ProposalUnknown, UserConflict
+from compliance.errors import MustSign, ProposalUnknown, UserConflict
 from compliance.log import Log
 from compliance.people import Actor, Proposal, Role, User
 from compliance.signing import SigningKey, load_public
-from parties import agreements
+from parties import agreements, consents, reading
 from parties.config import Home
 from parties.node import Node
 
+read = reading.read
 _ASKED_WITHIN = timedelta(minutes=10)  # of a job, until the node starts it
 
 
@@ -54,8 +54,8 @@ def signing(node: Node) -> tuple[str, SigningKey]:
     """The user who uses this node, and their key. Raises E320, E321, E324."""
     with node.reading() as conn:
         user = people.check_actor(conn, node.actor)
-    if node.actor.key is None:
-        raise ValueError("a user has a key")
+    if not isinstance(node.actor.key, SigningKey):
+        raise TypeError("a user who seals their key has it here")
     return user.name, node.actor.key
 
 
@@ -125,15 +125,21 @@ def proposals(node: Node, *, decided: bool = False) -> list[Proposal]:
         return people.every_proposal(conn) if decided else people.pending(conn)
 
 
-def approve(node: Node, proposal: str, reason: str = "") -> Proposal:
-    """Approves a proposal, by its id or the first digits, and carries it out.
+def approve(
+    node: Node, proposal: str, reason: str = "", *, subject: str | None = None
+) -> tuple[Proposal, Any]:
+    """Approves a proposal, by its id or the first digits, and carries it out; what came of that.
 
-    Raises E32x, what carrying it out raises, and NotDelivered where the partner did not hear of it.
+    subject: whom it is about, `kind:` and canonical id, if it is about a person. Raises E32x, what
+    carrying it out raises, and NotDelivered where the partner did not hear of it.
     """
     afterwards: Callable[[], object] | None = None
 
     def execute(log: Log, approved: Proposal) -> None:
         nonlocal afterwards
+        if approved.act in consents.ACTS:
+            afterwards = consents.carry_out(node, conn, log, approved, subject)
+            return
         if approved.act not in _EXECUTORS:
             raise ProposalUnknown(
                 f"This version of Concordat does not know how to carry out {approved.act}.",
@@ -146,9 +152,7 @@ def approve(node: Node, proposal: str, reason: str = "") -> Proposal:
         log = _users_log(node, conn)
         people.approve(conn, log, found, execute, time=node.now(), reason=reason)
         log.checkpoint(conn)
-    if afterwards is not None:
-        afterwards()
-    return found
+    return found, None if afterwards is None else afterwards()
 
 
 def refuse(node: Node, proposal: str, reason: str) -> Proposal:
@@ -185,19 +189,7 @@ _EXECUTORS: dict[str, Executor] = {
 }
 
 
-# Reading, and jobs
-
-
-def read(node: Node, what: str, **more: Any) -> None:
-    """Enters that a user looks at something, before it is shown; on a node without users nothing.
-
-    A log so damaged that it takes no entry is looked at all the same. Raises E320, E321, E324.
-    """
-    with node.reading() as conn:
-        if not people.any_users(conn) and node.actor.key is None:
-            return
-    with suppress(LogDamaged), node.writing() as conn:
-        people.read(conn, node.log, node.actor, what, time=node.now(), **more)
+# Jobs
 
 
 def ask_job(node: Node, job_yaml: str) -> int | None:

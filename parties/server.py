@@ -18,7 +18,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2
 
-from parties import agreements, pairing, session, witnessing
+from parties import agreements, courier, pairing, session, withdrawals, witnessing
 from parties.admin import AdminService, ping
 from parties.errors import AlreadyServing, InternalError, PortBusy, TooManyCalls
 from parties.files import write_private
@@ -69,6 +69,9 @@ class PeerService:
             ),
             "AddCheckpoint": unary(
                 self.add_checkpoint, peer_pb2.AddCheckpointRequest, peer_pb2.AddCheckpointReply
+            ),
+            "WithdrawRows": unary(
+                self.withdraw_rows, peer_pb2.WithdrawalNotice, peer_pb2.WithdrawalAcknowledgement
             ),
             run: grpc.stream_stream_rpc_method_handler(self.run),
         }
@@ -124,6 +127,14 @@ class PeerService:
     ) -> peer_pb2.AddCheckpointReply:
         answer = witnessing.answer(self._node, _paired(caller), request.body)
         return peer_pb2.AddCheckpointReply(status=answer.status, body=answer.body)
+
+    def withdraw_rows(
+        self, request: peer_pb2.WithdrawalNotice, caller: Caller
+    ) -> peer_pb2.WithdrawalAcknowledgement:
+        answer = withdrawals.honour(self._node, _paired(caller), request.envelope)
+        return peer_pb2.WithdrawalAcknowledgement(
+            envelope=answer.envelope, entry=answer.entry, proof=answer.proof
+        )
 
     def check_health(
         self, request: health_pb2.HealthCheckRequest, caller: Caller
@@ -231,6 +242,10 @@ def serving(node: Node) -> Iterator[Serving]:
         write_private(node.home.running_file, json.dumps(record).encode(), overwrite=True)
         undo.callback(node.home.running_file.unlink, missing_ok=True)
         undo.callback(result.stop)
+        deliveries = threading.Thread(
+            target=courier.Courier(node).run, args=(result.stopped,), daemon=True, name="courier"
+        )
+        deliveries.start()
         watch = threading.Thread(target=_watch_certificate, args=(result,), daemon=True)
         watch.start()
         if threading.current_thread() is threading.main_thread():

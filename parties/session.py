@@ -41,7 +41,7 @@ from compliance.errors import AgreementRefusal, ConsentChanged, InvalidSignature
 from compliance.note import Checkpoint, VerifierKey
 from compliance.signing import Envelope, verify
 from federated._native import SecretKey
-from federated.arrays import Bool
+from federated.arrays import U8, Bool
 from federated.channel import Channel
 from federated.errors import AnswersDisagree, PeerAborted, ProtocolViolation, TableUnsound
 from federated.hooks import Progress, silent
@@ -388,6 +388,7 @@ class Session:
             self.held = node.tables.find(self._slot, self.agreement.digest, self.started)
         self.ours = self._hello()
         self.decision: gate.Decision | None = None
+        self.tokens: U8 | None = None  # what its people are called in the run
 
     @contextmanager
     def recorded(self, control: Control) -> Iterator[None]:
@@ -529,6 +530,7 @@ class Session:
             watch=self._watched(),
             use=self._use(theirs),
             earlier=earlier,
+            named=self._name,
         )
         outcome = jobs.bank(job) if self.role == "bank" else jobs.partner(job)
         self._complete(intent, outcome, theirs.code_version)
@@ -658,6 +660,7 @@ class Session:
             known=theirs.table_version if self.held else None,
             keep=keep,
             hold=hold,
+            rows=lambda: self.held.rows if self.held else np.arange(self._decided().size),
             sign=node.signing_key.sign,
             verify=self._verify,
         )
@@ -746,12 +749,18 @@ class Session:
 
     # During and after the job
 
+    def _name(self, tokens: U8) -> None:
+        """What the people are called, uint8 (k, w), in the gate's order: kept with the release."""
+        self.tokens = tokens
+
     def _release(self) -> None:
         """The gate's second decision, in one transaction with its entry in the log."""
         node, keys = self.node, self.node.signing_keys()
         with node.writing() as conn:
             lifecycle.check_still(conn, self.agreement, keys)
-            gate.release(conn, node.log, self.run, self._decided(), now=node.now())
+            gate.release(
+                conn, node.log, self.run, self._decided(), now=node.now(), tokens=self.tokens
+            )
 
     def _complete(self, intent: Envelope, outcome: jobs.Outcome | None, peer_version: str) -> None:
         """Agree on the transcript, sign and log the completion; only then the result exists."""
@@ -780,6 +789,8 @@ class Session:
             finished=_time(time),
         )
         files = {outcome.file_name: outcome.file} if outcome is not None else {}
+        if outcome is not None and outcome.tokens:
+            files[results.TOKENS] = outcome.tokens
         if salt:
             files[results.SALT] = salt.hex().encode() + b"\n"
         folder = self.node.home.run_folder(self.run)

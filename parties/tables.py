@@ -73,6 +73,7 @@ class Use:
     known: int | None  # the version of it that the bank has
     keep: Callable[[Copy], None]
     hold: Callable[[Table], None]
+    rows: Callable[[], I64]  # which of the ids the table was built of each person of the run is
     sign: Sign
     verify: Verify
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import grpc
 
+from compliance.withdrawal import Acknowledgement
 from federated.errors import ConnectionLost, MalformedFrame
 from parties.errors import PeerRefused, PeerUnreachable, RunTooLong
 from parties.identity import Identity
@@ -198,6 +199,11 @@ class PeerClient:
     def offer_agreement(self, envelope: bytes) -> bytes:
         request = peer_pb2.AgreementOffer(envelope=envelope)
         return bytes(self._unary(self._stub.OfferAgreement, request).envelope)
+
+    def withdraw_rows(self, envelope: bytes) -> Acknowledgement:
+        request = peer_pb2.WithdrawalNotice(envelope=envelope)
+        reply = self._unary(self._stub.WithdrawRows, request)
+        return Acknowledgement(reply.envelope, reply.entry, reply.proof)
 
     def add_checkpoint(self, body: bytes) -> tuple[int, bytes]:
         reply = self._unary(self._stub.AddCheckpoint, peer_pb2.AddCheckpointRequest(body=body))

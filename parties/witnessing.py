@@ -34,10 +34,12 @@ from parties.node import Node
 from protos.errors import ConcordatError
 
 PINNED = "witness.pinned"
+DISPUTED = "witness.disputed"
 
 _TRIES = 3  # the witness may have seen more than we know of, once; then it is consistent or not
 _SECONDS = 15.0  # for a third witness to answer
 _MAX_ANSWER = 64 << 10
+_MAX_DISPUTES = 100  # entries
 
 
 def ask(node: Node, peer: Identity) -> bool:
@@ -81,7 +83,22 @@ def answer(node: Node, peer: Identity, body: bytes) -> Answer:
         node.witness_key.name, node.witness_signing_key, [VerifierKey.parse(peer.log_key)]
     )
     with node.writing() as conn:
-        return ours.add_checkpoint(conn, body, node.now())
+        given = ours.add_checkpoint(conn, body, node.now())
+        forked = given.status == 409 and given.content_type != witness.TREE_SIZE
+        if forked or given.status == 422:
+            _enter_dispute(node, conn, peer, witness.Request.parse(body).checkpoint)
+        return given
+
+
+def _enter_dispute(node: Node, conn: Connection, peer: Identity, shown: Checkpoint) -> None:
+    """Keeps, once, that a partner's log has signed a tree that does not continue its own."""
+    node.logger.warning("%s shows a log that does not continue what it showed before", peer.name)
+    body = {"log": shown.origin, "size": shown.size, "root": shown.root.hex()}
+    query = select(log_entries.c.leaf).where(log_entries.c.type == DISPUTED).limit(_MAX_DISPUTES)
+    known = [parse(leaf) for leaf in conn.execute(query).scalars()]
+    if len(known) < _MAX_DISPUTES and not any(body.items() <= one.items() for one in known):
+        node.log.append(conn, DISPUTED, body, time=node.now())
+        node.log.checkpoint(conn)
 
 
 def _ask(node: Node, key: VerifierKey, submit: Callable[[bytes], Answer]) -> bool:

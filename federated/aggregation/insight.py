@@ -311,7 +311,7 @@ def _receive_ciphertexts(channel: Channel, count: int, public: PublicKey) -> U64
         frame = channel.receive(MaskedSums)
         last = frame.last
         data += frame.ciphertexts
-        if len(data) > size or not (frame.ciphertexts or last):
+        if not (frame.ciphertexts or last) or last != (len(data) >= size):
             raise ProtocolViolation("The other side sent a wrong number of sums.")
     return parse(bytes(data), count, public)
 

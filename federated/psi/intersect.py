@@ -5,6 +5,10 @@ Meadows 1986; Huberman, Franklin, Hogg 1999: Diffie-Hellman intersection.
     bank -> partner   shuffled a·H(x)
     partner -> bank   b·(a·H(x)) in the bank's order, then shuffled b·H(y)
     bank -> partner   if agreed: which places of the partner's sequence matched
+
+A place in the partner's sequence is what both sides can call a person by later, without an id: the
+partner knows whose it is, the bank only if it is one of its own. Whoever is not shared stays a
+number to the bank, as its b·H(y) was.
 """
 
 from dataclasses import dataclass
@@ -15,7 +19,7 @@ from federated._native import Scalar, permutation
 from federated.arrays import I64, U64
 from federated.channel import Channel
 from federated.errors import ProtocolViolation
-from federated.hooks import Progress, Release, silent
+from federated.hooks import Named, Progress, Release, silent, unnamed
 from federated.identifiers import Ids
 from federated.points import chunks, hash_ids, index_of, receive_points, send_points
 from protos.concordat.v1.run_pb2 import Matches
@@ -23,9 +27,12 @@ from protos.concordat.v1.run_pb2 import Matches
 
 @dataclass(frozen=True)
 class Intersection:
-    """rows: int64, ascending: which of this side's own ids matched."""
+    """rows: int64, ascending: which of this side's own ids matched. places: int64, of each of them:
+    its place in the partner's sequence.
+    """
 
     rows: I64
+    places: I64
 
 
 def run_bank(
@@ -34,6 +41,7 @@ def run_bank(
     partner_size: int,
     *,
     partner_learns_ids: bool = False,
+    named: Named = unnamed,
     release: Release,
     progress: Progress = silent,
 ) -> Intersection:
@@ -46,11 +54,16 @@ def run_bank(
     theirs = receive_points(
         channel, partner_size, a, stage="receive partner's ids", progress=progress
     )
-    release()
     place = index_of(ours).find(theirs)
+    shared = np.flatnonzero(place >= 0)
+    found = _found(order[place[shared]], shared)
+    names = np.full(len(ids), -1, np.int64)
+    names[found.rows] = found.places
+    named(names)
+    release()
     if partner_learns_ids:
-        _send_matches(channel, np.flatnonzero(place >= 0).astype(np.uint64))
-    return Intersection(_rows(order, place[place >= 0]))
+        _send_matches(channel, shared.astype(np.uint64))
+    return found
 
 
 def run_partner(
@@ -59,6 +72,7 @@ def run_partner(
     bank_size: int,
     *,
     partner_learns_ids: bool = False,
+    named: Named = unnamed,
     release: Release,
     progress: Progress = silent,
 ) -> Intersection | None:
@@ -71,16 +85,21 @@ def run_partner(
     hashed = hash_ids(ids, progress)[order]
     theirs = receive_points(channel, bank_size, b, stage="blind bank's ids", progress=progress)
     send_points(channel, theirs, stage="answer", progress=progress)
+    names = np.empty(len(ids), np.int64)
+    names[order] = np.arange(len(ids))
+    named(names)
     release()
     send_points(channel, hashed, b, stage="blind ids", progress=progress)
     if not partner_learns_ids:
         return None
-    return Intersection(_rows(order, _receive_matches(channel, min(len(ids), bank_size), len(ids))))
+    places = _receive_matches(channel, min(len(ids), bank_size), len(ids))
+    return _found(order[places], places)
 
 
-def _rows(order: U64, places: I64 | U64) -> I64:
-    """Row numbers of the ids at these places of the shuffled sequence."""
-    return np.sort(order[places].astype(np.int64))
+def _found(rows: U64, places: I64 | U64) -> Intersection:
+    """In the order of the rows."""
+    by_row = np.argsort(rows)
+    return Intersection(rows[by_row].astype(np.int64), places[by_row].astype(np.int64))
 
 
 def _send_matches(channel: Channel, places: U64) -> None:

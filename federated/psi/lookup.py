@@ -135,6 +135,12 @@ class Table:
         """As of the last rows that were taken out."""
         return Head(self.epoch, self.version, len(self.rows), _digest(self.rows))
 
+    def keys(self, of: I64) -> U8:
+        """What finds the rows of these of the ids it was built of: uint8 (k, 16)."""
+        place = np.full(int(self.people.max(initial=-1)) + 1, -1, np.int64)
+        place[self.people] = np.arange(len(self.people))
+        return self.rows[place[of], :KEY].copy()
+
     def keep(self, stay: Bool) -> None:
         """Takes out the rows of everyone else. stay: bool, for each of the ids it was built of."""
         stays = stay[self.people]
@@ -178,12 +184,14 @@ class Copy:
 
 @dataclass(frozen=True)
 class Found:
-    """rows: int64 (k,), ascending: which of the ids have one. payloads: uint8 (k, payload).
+    """rows: int64 (k,), ascending: which of the ids have one. keys: uint8 (k, 16), of those rows of
+    the table. payloads: uint8 (k, payload).
 
     unsound: how many more have a row that does not open.
     """
 
     rows: I64
+    keys: U8
     payloads: U8
     unsound: int
 
@@ -227,7 +235,8 @@ def run_bank(
     found = np.flatnonzero(places >= 0)
     found = found[np.argsort(order[found])]
     payloads, opened = _open(copy, labels[found], places[found], terms)
-    return Found(order[found][opened], payloads[opened], int((~opened).sum()))
+    keys = labels[found, :KEY][opened]
+    return Found(order[found][opened], keys, payloads[opened], int((~opened).sum()))
 
 
 def run_partner(

@@ -36,12 +36,14 @@ def payload_bytes(key_bits: int) -> int:
 
 @dataclass(frozen=True)
 class Scores:
-    """rows: int64 (k,), ascending: which of the ids have a score. sums: of points, one for each.
+    """rows: int64 (k,), ascending: which of the ids have a score. keys: uint8 (k, 16), of those
+    rows of the table. sums: of points, one for each.
 
     unsound: how many more have a row, but one that tells no score.
     """
 
     rows: I64
+    keys: U8
     sums: list[int]
     unsound: int
 
@@ -91,7 +93,9 @@ def run_bank(
         if one is not None
     }
     unsound = found.unsound + len(found.rows) - len(scored)
-    return Scores(np.array(list(scored), np.int64), list(scored.values()), unsound)
+    rows = np.array(list(scored), np.int64)
+    own = found.keys[np.isin(found.rows, rows)]
+    return Scores(rows, own, list(scored.values()), unsound)
 
 
 def make_table(

@@ -1,7 +1,6 @@
 """One request of somebody who is signed in: who they are, in which language, and what they see."""
 
 import hmac
-from copy import copy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,9 +56,7 @@ class Console:
 
     def used_by(self, actor: people.Actor) -> Node:
         """The node, where everything is signed by this user."""
-        node = copy(self.node)
-        node.actor = actor
-        return node
+        return self.node.used_by(actor)
 
 
 @dataclass

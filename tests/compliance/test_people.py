@@ -14,6 +14,7 @@ from compliance.errors import (
     MustSign,
     NotAllowed,
     ProposalDecided,
+    ProposalUnfit,
     ProposalUnknown,
     TwoPeople,
     UserConflict,
@@ -277,7 +278,7 @@ def test_what_fails_leaves_the_proposal_open(staffed):
 def test_only_what_was_approved_can_be_carried_out(staffed):
     made = propose(staffed, "wang", agreement="a")
     for type_, body in (("agreement.terminated", {"agreement": "a"}), (made.act, {})):
-        with pytest.raises(ValueError, match="another entry"), write(staffed.engine) as conn:
+        with pytest.raises(ProposalUnfit), write(staffed.engine) as conn:
             log = people.acting(conn, staffed.log, actor("li"))
             people.approve(
                 conn,

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,10 +28,11 @@ from compliance.canonical import parse
 from compliance.errors import AgreementRefusal
 from compliance.lifecycle import RESUMED, SUSPENDED, TERMINATED
 from compliance.merkle import leaf_hash
-from compliance.note import COSIGNATURE, VerifierKey
+from compliance.note import COSIGNATURE, Checkpoint, VerifierKey, sign
 from compliance.signing import Envelope
+from compliance.witness import Request
 from federated.identifiers import Kind
-from parties import agreements, audits, consents, session, witnessing
+from parties import agreements, audits, consents, session, withdrawals, witnessing
 from parties import people as users
 from parties.cli import app
 from parties.config import Config, Home, ThirdWitness
@@ -259,6 +261,8 @@ def test_every_entry_is_of_a_type_that_is_described(
         session.run_job(bank, text("job-overlap.yaml"), lambda *_: None, cancelled)
     made_up.run(bank, "job-overlap.yaml")
     end_another_agreement(bank, shop, tmp_path)
+    withdraw(bank, shop, made_up.run(bank, "job-intersect.yaml"))
+    rewrite_history(bank, shop)
     live_a_life(shop)
     seen = set()
     for node in (*nodes, staffed(tmp_path)):
@@ -270,6 +274,28 @@ def test_every_entry_is_of_a_type_that_is_described(
                 assert members <= needed | perhaps | {"by", "signature", "proposal"}, entry.type
                 seen.add(entry.type)
     assert seen == described.keys()
+
+
+def withdraw(bank: Node, shop: Node, report: dict[str, Any]) -> None:
+    """Somebody who is in a result of the bank's."""
+    phone = Path(report["result_file"]).read_text().split()[1]
+    consents.withdraw(shop, consents.subject_of(shop, "phone", phone), {})
+    deadline = time.monotonic() + 60
+    while any(one["state"] != "acknowledged" for one in withdrawals.every(shop)):
+        assert time.monotonic() < deadline, "it is not acknowledged"
+        time.sleep(0.1)
+
+
+def rewrite_history(bank: Node, shop: Node) -> None:
+    """The shop asks to have another tree cosigned than it showed before."""
+    assert witnessing.ask(shop, shop.peer("bank"))
+    with shop.reading() as conn:
+        head = shop.log.head(conn)
+    assert head is not None
+    other = Checkpoint(head.origin, head.size, bytes(32))
+    signed = other.signed(sign(other.text, head.origin, shop.log.key))
+    answer = witnessing.answer(bank, bank.peer("shop"), Request(head.size, (), signed).encode())
+    assert answer.status == 409
 
 
 def end_another_agreement(bank: Node, shop: Node, folder: Path) -> None:

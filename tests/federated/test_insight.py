@@ -699,6 +699,7 @@ def test_the_partner_refuses_a_bad_sum(which: str) -> None:
         assign(ciphertexts=lambda sums: sums.ciphertexts[:-1]),
         assign(ciphertexts=lambda sums: sums.ciphertexts * 2),
         assign(ciphertexts=lambda sums: b"", last=lambda sums: False),
+        assign(last=lambda sums: False),
     ],
 )
 def test_the_partner_refuses_a_wrong_number_of_sums(change) -> None:

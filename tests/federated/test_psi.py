@@ -51,6 +51,37 @@ def test_the_partner_learns_its_rows_if_agreed(bank, partner) -> None:
     assert theirs.rows.tolist() == [i for i, x in enumerate(partner) if x in bank]
 
 
+@pytest.mark.parametrize("agreed", [False, True])
+def test_both_sides_call_a_person_by_the_same_place(agreed) -> None:
+    bank, partner = list(range(30)), list(range(20, 60))
+    names: dict[str, np.ndarray] = {}
+    ours, theirs = succeed(
+        lambda ch: intersect.run_bank(
+            ch,
+            phones(bank),
+            40,
+            partner_learns_ids=agreed,
+            named=lambda places: names.update(bank=places),
+            release=Gate(),
+        ),
+        lambda ch: intersect.run_partner(
+            ch,
+            phones(partner),
+            30,
+            partner_learns_ids=agreed,
+            named=lambda places: names.update(partner=places),
+            release=Gate(),
+        ),
+    )
+    assert sorted(names["partner"]) == list(range(40))
+    assert names["partner"].tolist() != list(range(40)), "it would be the table's order"
+    called = dict(zip(partner, names["partner"].tolist(), strict=True))
+    assert [called[bank[row]] for row in ours.rows] == ours.places.tolist()
+    assert names["bank"].tolist() == [called.get(person, -1) for person in bank]
+    if agreed:
+        assert [called[partner[row]] for row in theirs.rows] == theirs.places.tolist()
+
+
 def test_a_larger_run_takes_many_frames() -> None:
     everyone = random.Random(1).sample(range(10**9), 4000)
     bank, partner = everyone[:2500], everyone[2000:]

@@ -65,6 +65,8 @@ def test_one_person_from_grant_to_refusal(node: Node) -> None:
         "at": "2026-03-01T00:00:00Z",
         "consents": 2,
         "entry": 3,
+        "runs": [],
+        "notices": [],
     }
     assert listed(node) == {"ConsentWithdrawn": 2}
     run(node, "refuse", "--email", "a@example.org", *PAIR, "--reason", "by-letter")

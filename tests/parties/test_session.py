@@ -98,6 +98,7 @@ def test_the_partner_learns_ids_where_the_agreement_says_so(ready: Nodes) -> Non
     folder = shop.home.run_folder(report["run"])
     assert {path.name for path in folder.iterdir()} == {
         "intersect.csv",
+        "tokens.csv",
         "intent.json",
         "receipt.json",
     }

@@ -1,8 +1,10 @@
 """Users, four eyes and reads at a node, and how an agreement ends, between two that serve."""
 
 import json
+import queue
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import make
@@ -21,7 +23,8 @@ from ready import (
 from rich.console import Console
 from typer.testing import CliRunner
 
-from compliance import offline
+from compliance import erasure, offline
+from compliance import people as compliance_people
 from compliance.errors import (
     AgreementRefusal,
     AgreementUnsigned,
@@ -29,6 +32,9 @@ from compliance.errors import (
     MustSign,
     NotAllowed,
     NoticeRefused,
+    ProposalDecided,
+    ProposalUnfit,
+    RetentionRuns,
     TwoPeople,
     UserConflict,
     WrongUserKey,
@@ -40,6 +46,7 @@ from parties import admin, agreements, audits, consents, evidence, people, serve
 from parties.cli import app
 from parties.errors import NotDelivered
 from parties.node import Node
+from protos.concordat.v1 import admin_pb2
 from protos.errors import ConcordatError
 
 PASSPHRASE = "correct horse battery"
@@ -346,11 +353,229 @@ def test_looking_a_person_up_is_an_entry_without_the_person(lone: Node) -> None:
     last = entries(lone)[-1]
     assert (last["type"], last["read"], last["by"]) == ("audit.read", "consent.show", "audra")
     assert phones(0, 1)[0][-8:] not in json.dumps(last)
+
+
+# Acts on people
+
+
+@pytest.fixture
+def person(lone: Node) -> str:
+    """Somebody at a node with staff, by whom they are."""
+    import_consents(lone, consent_table(phones(0, 3), "shop", "profile"))
+    staff(lone)
+    return consents.subject_of(lone, "phone", phones(0, 1)[0])
+
+
+ACTS = {
+    "restrict": ("consent.restricted", partial(consents.restrict), {"until": "2040-01-01T00:00Z"}),
+    "revoke": ("consent.revoked", partial(consents.withdraw, by="institution"), {"reason": "x"}),
+    "invalidate": ("consent.invalidated", partial(consents.withdraw, by="authority"), {}),
+    "erase": ("consent.erased", partial(consents.erase), {}),
+}
+
+
+def proposed(done: object) -> str:
+    (one,) = done if isinstance(done, list) else [done]
+    return str(one["proposal"])
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_what_is_done_to_a_person_takes_two_who_name_them(
+    lone: Node, person: str, act: str
+) -> None:
+    type_, do, said = ACTS[act]
+    with pytest.raises(MustSign):
+        do(lone, person, said)
     with pytest.raises(NotAllowed):
-        consents.erase(as_user(lone, "wang"), whom, {})
-    consents.erase(as_user(lone, "li"), whom, {})
+        do(as_user(lone, "audra"), person, said)
+    before = consents.show(as_user(lone, "li"), person, {})
+    waiting = proposed(do(as_user(lone, "wang"), person, said))
+    assert consents.show(as_user(lone, "li"), person, {}) == before, "nothing is done yet"
+    other = consents.subject_of(lone, "phone", phones(1, 2)[0])
+    for user, subject, error in (
+        ("wang", person, TwoPeople),
+        ("audra", person, NotAllowed),
+        ("li", None, ProposalUnfit),
+        ("li", other, ProposalUnfit),
+    ):
+        with pytest.raises(error):
+            people.approve(as_user(lone, user), waiting, subject=subject)
+    assert people.proposals(lone)[0].state == "open"
+    _, done = people.approve(as_user(lone, "li"), waiting, "in order", subject=person)
+    assert done["entry"] == len(entries(lone)) - 1
+    with pytest.raises(ProposalDecided):
+        people.approve(as_user(lone, "he"), waiting, subject=person)
+    made, approved, carried = [entry for entry in entries(lone) if entry.get("proposal") == waiting]
+    assert [made["type"], approved["type"], carried["type"]] == [
+        *("proposal.made", "proposal.approved", type_),
+    ]
+    assert [made["by"], approved["by"], carried["by"]] == ["wang", "li", "li"]
+    digits = phones(0, 1)[0][-8:]
+    assert digits not in json.dumps(entries(lone))
+    with lone.reading() as conn:
+        held = conn.exec_driver_sql("SELECT detail, salt, body FROM proposals").all()
+    assert digits.encode() not in b"".join(part for row in held for part in row)
     verdict, _ = audits.verify(as_user(lone, "audra"))
     assert verdict.ok, verdict.report.findings
+
+
+def test_a_restriction_is_lifted_by_two_and_what_was_refused_is_not_done(
+    lone: Node, person: str
+) -> None:
+    li, he = as_user(lone, "li"), as_user(lone, "he")
+    until = {"until": "2040-01-01T00:00:00Z"}
+    people.approve(he, proposed(consents.restrict(li, person, until)), subject=person)
+    lifting = proposed(consents.lift(li, person, {}))
+    people.refuse(he, lifting, "not yet")
+    assert consents.show(li, person, {})["restricted_until"] == until["until"]
+    with pytest.raises(ProposalDecided):
+        people.approve(he, lifting, subject=person)
+    with pytest.raises(RetentionRuns):
+        consents.erase(li, person, {})
+    people.approve(he, proposed(consents.lift(li, person, {})), subject=person)
+    assert consents.show(li, person, {})["restricted_until"] is None
+    verdict, _ = audits.verify(as_user(lone, "audra"))
+    assert verdict.ok, verdict.report.findings
+
+
+def test_a_person_withdraws_by_one_and_at_once(lone: Node, person: str) -> None:
+    """As easily as consent was given: GDPR 7(3), PIPL 15."""
+    (done,) = consents.withdraw(as_user(lone, "wang"), person, {})
+    assert done["state"] == "ConsentWithdrawn"
+    assert people.proposals(lone) == []
+
+
+def test_each_purpose_is_revoked_by_a_proposal_of_its_own(lone: Node, person: str) -> None:
+    li = as_user(lone, "li")
+    said = {"purpose": "marketing", "recipient": "shop", "categories": "profile"}
+    consents.grant(li, person, {**said, "kind": "general", "expires_at": "2040-01-01T00:00:00Z"})
+    waiting = consents.withdraw(li, person, {}, "institution")
+    assert len(waiting) == 2
+    people.approve(as_user(lone, "he"), waiting[0]["proposal"], subject=person)
+    states = {one["purpose"]: one["state"] for one in consents.show(li, person, {})["consents"]}
+    assert sorted(states.values()) == ["ConsentGiven", "ConsentRevoked"]
+    verdict, _ = audits.verify(as_user(lone, "audra"))
+    assert verdict.ok, verdict.report.findings
+
+
+def test_an_erasure_that_one_person_forces_leaves_no_tombstone(lone: Node, person: str) -> None:
+    """Nor does a restart then complete it."""
+    li = as_user(lone, "li")
+    with pytest.raises(TwoPeople), lone.writing() as conn:
+        log = compliance_people.acting(conn, lone.log, li.actor)
+        erasure.erase(conn, log, lone.vault_files, person, now=lone.now())
+    assert not lone.vault_files.erased.exists()
+    assert consents.show(as_user(Node.open(lone.home), "li"), person, {})["consents"]
+
+
+def test_what_two_have_not_agreed_on_is_found_in_the_log(lone: Node, person: str) -> None:
+    """Written past the rules, with the officer's own key."""
+    li = as_user(lone, "li")
+    with lone.writing() as conn, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compliance_people, "FOUR_EYES", frozenset())
+        log = compliance_people.acting(conn, lone.log, li.actor)
+        erasure.erase(conn, log, lone.vault_files, person, now=lone.now())
+        log.checkpoint(conn)
+    lone.destroy_old_keys()
+    verdict, _ = audits.verify(as_user(lone, "audra"), offline=True)
+    assert [finding for finding in verdict.report.findings if "no second person" in finding]
+
+
+def test_the_commands_propose_and_approve_what_is_done_to_a_person(
+    lone: Node, person: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home, whom = str(lone.home.path), ["--phone", phones(0, 1)[0]]
+
+    def concordat(*words: str) -> str:
+        done = CliRunner().invoke(app, list(words))
+        assert done.exit_code == 0, done.output
+        return " ".join(done.output.split())
+
+    shown = concordat("consent", "erase", home, *whom, "--as", "wang")
+    assert "waits for another officer" in shown
+    (waiting,) = people.proposals(lone)
+    assert f"{waiting.id[:8]} open wang consent erased" in concordat("proposal", "list", home)
+    refused = CliRunner().invoke(app, ["proposal", "approve", home, waiting.id, "--as", "li"])
+    assert (refused.exit_code, "E329" in refused.output) == (1, True)
+    shown = concordat("proposal", "approve", home, waiting.id, *whom, "--as", "li")
+    assert "Approved: consent erased. Erased at" in shown
+
+
+# Calls on consents that a user signs
+
+
+def consent_request(number: int = 0, **said: str) -> admin_pb2.ConsentRequest:
+    return admin_pb2.ConsentRequest(
+        identifier_kind="phone", identifier=phones(number, number + 1)[0], **said
+    )
+
+
+def test_calls_on_consents_are_signed_by_the_user(bank: Node) -> None:
+    import_consents(bank, consent_table(phones(0, 3), "shop", "profile"))
+    staff(bank)
+
+    def call(user: str, name: str, number: int = 0, **said: str) -> Any:
+        key = SigningKey.load(people.user_key(bank.home, user))
+        return admin.signed_consent(bank.home, user, key, name, consent_request(number, **said))
+
+    with pytest.raises(ConcordatError) as unsigned, admin._stub(bank.home) as stub:
+        stub.WithdrawConsent(consent_request())
+    assert unsigned.value.code == "E320"
+    (done,) = call("wang", "WithdrawConsent")
+    assert done["state"] == "ConsentWithdrawn"
+    assert (entries(bank)[-1]["type"], entries(bank)[-1]["by"]) == ("consent.withdrawn", "wang")
+    assert call("audra", "ShowPerson")["consents"][0]["state"] == "ConsentWithdrawn"
+    said = {"purpose": "credit-offer", "recipient": "shop"}
+    more = {"categories": "profile", "kind": "general", "expires_at": "2040-01-01T00:00:00Z"}
+    assert call("wang", "GrantConsent", 7, **said, **more)[0]["consents"] == 1
+    assert call("wang", "RefuseConsent", 7, **said)[0]["consents"] == 1
+    waiting = call("wang", "ErasePerson", 1)["proposal"]
+    subject = consents.subject_of(bank, "phone", phones(1, 2)[0])
+    people.approve(as_user(bank, "li"), waiting, subject=subject)
+    for user, name, number, code in (
+        ("audra", "WithdrawConsent", 2, "E322"),
+        ("wang", "WithdrawConsent", 9, "E408"),
+        ("wang", "Status", 0, "E620"),
+    ):
+        with pytest.raises(ConcordatError) as refused:
+            call(user, name, number)
+        assert refused.value.code == code
+    verdict, _ = audits.verify(as_user(bank, "audra"))
+    assert verdict.ok, verdict.report.findings
+
+
+def test_a_call_that_another_key_signs_changes_nothing(bank: Node) -> None:
+    import_consents(bank, consent_table(phones(0, 3), "shop", "profile"))
+    staff(bank)
+    before = len(entries(bank))
+    keys = [SigningKey.generate(), SigningKey.load(people.user_key(bank.home, "li"))]
+    for key in keys:
+        with pytest.raises(ConcordatError) as refused:
+            admin.signed_consent(bank.home, "wang", key, "WithdrawConsent", consent_request())
+        assert refused.value.code == "E503"
+    with pytest.raises(ConcordatError) as refused:
+        admin.signed_consent(bank.home, "chen", keys[0], "WithdrawConsent", consent_request())
+    assert refused.value.code == "E321"
+    assert len(entries(bank)) == before
+
+
+def test_a_caller_that_does_not_sign_is_cut_off_and_keeps_nobody(
+    bank: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import_consents(bank, consent_table(phones(0, 3), "shop", "profile"))
+    staff(bank)
+    monkeypatch.setattr(admin, "_SIGN_SECONDS", 0.3)
+    call = admin_pb2.SignedCall(user="wang", call="WithdrawConsent", request=consent_request())
+    steps = queue.Queue()
+    steps.put(admin_pb2.SignedConsentRequest(call=call))
+    before = len(entries(bank))
+    with pytest.raises(ConcordatError), admin._stub(bank.home) as stub:
+        for reply in stub.SignedConsent(iter(steps.get, None), timeout=30):
+            assert reply.to_sign.startswith(b"DSSEv1")
+    steps.put(None)
+    assert len(entries(bank)) == before
+    key = SigningKey.load(people.user_key(bank.home, "wang"))
+    assert admin.signed_consent(bank.home, "wang", key, "WithdrawConsent", consent_request())
 
 
 def test_whatever_evidence_shows_is_an_entry(lone: Node, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from fastapi import APIRouter
 from fastapi.responses import Response
 
+from compliance.signing import SigningKey
 from parties.console import sealed
 from parties.console.visit import Reading, Text, Writing
 from parties.errors import PasswordUnfit
@@ -22,7 +23,7 @@ def change_password(visit: Writing, password: Text, again: Text) -> Response:
     if password != again:
         raise PasswordUnfit("The two passwords differ.", "Type the same twice; nothing is changed.")
     key = visit.session.actor.key
-    if key is None:
-        raise ValueError("a session has a key")
+    if not isinstance(key, SigningKey):
+        raise TypeError("a session has a key of its own")
     sealed.seal(visit.node.home, visit.user.name, key, password)
     return visit.go("/account", "account.changed")

@@ -70,6 +70,32 @@ class ConsentRequest(_message.Message):
     notice: str
     def __init__(self, identifier_kind: _Optional[str] = ..., identifier: _Optional[str] = ..., purpose: _Optional[str] = ..., recipient: _Optional[str] = ..., categories: _Optional[str] = ..., kind: _Optional[str] = ..., granted_at: _Optional[str] = ..., expires_at: _Optional[str] = ..., at: _Optional[str] = ..., reason: _Optional[str] = ..., by: _Optional[str] = ..., until: _Optional[str] = ..., notice: _Optional[str] = ...) -> None: ...
 
+class SignedConsentRequest(_message.Message):
+    __slots__ = ("call", "signature")
+    CALL_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    call: SignedCall
+    signature: bytes
+    def __init__(self, call: _Optional[_Union[SignedCall, _Mapping]] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class SignedCall(_message.Message):
+    __slots__ = ("user", "call", "request")
+    USER_FIELD_NUMBER: _ClassVar[int]
+    CALL_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    user: str
+    call: str
+    request: ConsentRequest
+    def __init__(self, user: _Optional[str] = ..., call: _Optional[str] = ..., request: _Optional[_Union[ConsentRequest, _Mapping]] = ...) -> None: ...
+
+class SignedConsentReply(_message.Message):
+    __slots__ = ("to_sign", "reply")
+    TO_SIGN_FIELD_NUMBER: _ClassVar[int]
+    REPLY_FIELD_NUMBER: _ClassVar[int]
+    to_sign: bytes
+    reply: ConsentReply
+    def __init__(self, to_sign: _Optional[bytes] = ..., reply: _Optional[_Union[ConsentReply, _Mapping]] = ...) -> None: ...
+
 class ConsentReply(_message.Message):
     __slots__ = ("json",)
     JSON_FIELD_NUMBER: _ClassVar[int]

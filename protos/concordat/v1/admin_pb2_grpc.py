@@ -95,6 +95,11 @@ class AdminStub:
                 request_serializer=protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentRequest.SerializeToString,
                 response_deserializer=protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentReply.FromString,
                 _registered_method=True)
+        self.SignedConsent = channel.stream_stream(
+                '/concordat.v1.Admin/SignedConsent',
+                request_serializer=protos_dot_concordat_dot_v1_dot_admin__pb2.SignedConsentRequest.SerializeToString,
+                response_deserializer=protos_dot_concordat_dot_v1_dot_admin__pb2.SignedConsentReply.FromString,
+                _registered_method=True)
 
 
 class AdminServicer:
@@ -178,6 +183,14 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SignedConsent(self, request_iterator, context):
+        """Any of these eight calls, for a user of a node that has some: whatever the node is about to
+        write into its log for it, the caller signs first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -240,6 +253,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.ShowPerson,
                     request_deserializer=protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentRequest.FromString,
                     response_serializer=protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentReply.SerializeToString,
+            ),
+            'SignedConsent': grpc.stream_stream_rpc_method_handler(
+                    servicer.SignedConsent,
+                    request_deserializer=protos_dot_concordat_dot_v1_dot_admin__pb2.SignedConsentRequest.FromString,
+                    response_serializer=protos_dot_concordat_dot_v1_dot_admin__pb2.SignedConsentReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -567,6 +585,33 @@ class Admin:
             '/concordat.v1.Admin/ShowPerson',
             protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentRequest.SerializeToString,
             protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignedConsent(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/concordat.v1.Admin/SignedConsent',
+            protos_dot_concordat_dot_v1_dot_admin__pb2.SignedConsentRequest.SerializeToString,
+            protos_dot_concordat_dot_v1_dot_admin__pb2.SignedConsentReply.FromString,
             options,
             channel_credentials,
             insecure,

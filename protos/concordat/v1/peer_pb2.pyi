@@ -35,6 +35,22 @@ class AgreementReply(_message.Message):
     envelope: bytes
     def __init__(self, envelope: _Optional[bytes] = ...) -> None: ...
 
+class WithdrawalNotice(_message.Message):
+    __slots__ = ("envelope",)
+    ENVELOPE_FIELD_NUMBER: _ClassVar[int]
+    envelope: bytes
+    def __init__(self, envelope: _Optional[bytes] = ...) -> None: ...
+
+class WithdrawalAcknowledgement(_message.Message):
+    __slots__ = ("envelope", "entry", "proof")
+    ENVELOPE_FIELD_NUMBER: _ClassVar[int]
+    ENTRY_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    envelope: bytes
+    entry: bytes
+    proof: bytes
+    def __init__(self, envelope: _Optional[bytes] = ..., entry: _Optional[bytes] = ..., proof: _Optional[bytes] = ...) -> None: ...
+
 class AddCheckpointRequest(_message.Message):
     __slots__ = ("body",)
     BODY_FIELD_NUMBER: _ClassVar[int]

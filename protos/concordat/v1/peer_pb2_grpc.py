@@ -51,6 +51,11 @@ class PeerStub:
                 request_serializer=protos_dot_concordat_dot_v1_dot_peer__pb2.AddCheckpointRequest.SerializeToString,
                 response_deserializer=protos_dot_concordat_dot_v1_dot_peer__pb2.AddCheckpointReply.FromString,
                 _registered_method=True)
+        self.WithdrawRows = channel.unary_unary(
+                '/concordat.v1.Peer/WithdrawRows',
+                request_serializer=protos_dot_concordat_dot_v1_dot_peer__pb2.WithdrawalNotice.SerializeToString,
+                response_deserializer=protos_dot_concordat_dot_v1_dot_peer__pb2.WithdrawalAcknowledgement.FromString,
+                _registered_method=True)
         self.Run = channel.stream_stream(
                 '/concordat.v1.Peer/Run',
                 request_serializer=protos_dot_concordat_dot_v1_dot_run__pb2.Frame.SerializeToString,
@@ -84,6 +89,14 @@ class PeerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WithdrawRows(self, request, context):
+        """Tells that people have withdrawn, by what runs called them; the answer proves that whatever the
+        callee held of them in clear is deleted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Run(self, request_iterator, context):
         """One run, from hello to completion.
         """
@@ -108,6 +121,11 @@ def add_PeerServicer_to_server(servicer, server):
                     servicer.AddCheckpoint,
                     request_deserializer=protos_dot_concordat_dot_v1_dot_peer__pb2.AddCheckpointRequest.FromString,
                     response_serializer=protos_dot_concordat_dot_v1_dot_peer__pb2.AddCheckpointReply.SerializeToString,
+            ),
+            'WithdrawRows': grpc.unary_unary_rpc_method_handler(
+                    servicer.WithdrawRows,
+                    request_deserializer=protos_dot_concordat_dot_v1_dot_peer__pb2.WithdrawalNotice.FromString,
+                    response_serializer=protos_dot_concordat_dot_v1_dot_peer__pb2.WithdrawalAcknowledgement.SerializeToString,
             ),
             'Run': grpc.stream_stream_rpc_method_handler(
                     servicer.Run,
@@ -197,6 +215,33 @@ class Peer:
             '/concordat.v1.Peer/AddCheckpoint',
             protos_dot_concordat_dot_v1_dot_peer__pb2.AddCheckpointRequest.SerializeToString,
             protos_dot_concordat_dot_v1_dot_peer__pb2.AddCheckpointReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WithdrawRows(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/concordat.v1.Peer/WithdrawRows',
+            protos_dot_concordat_dot_v1_dot_peer__pb2.WithdrawalNotice.SerializeToString,
+            protos_dot_concordat_dot_v1_dot_peer__pb2.WithdrawalAcknowledgement.FromString,
             options,
             channel_credentials,
             insecure,
