@@ -58,6 +58,7 @@ class Source:
     name: str
     key: SigningKey
     keys: Keys
+    witness: VerifierKey  # this institution's own, of its partners' logs
     witnesses: tuple[VerifierKey, ...] = ()
     partners: Mapping[str, VerifierKey] = field(default_factory=dict)
 
@@ -132,6 +133,7 @@ class Folder:
             "log": str(source.log.verifier),
             "parties": {name: key.hex() for name, key in source.keys.items()},
             "partners": [str(key) for key in source.partners.values()],
+            "witness": str(source.witness),
             "witnesses": [str(key) for key in source.witnesses],
         }
         self.write(offline.KEYS, canonical(known))

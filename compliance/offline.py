@@ -38,6 +38,12 @@ EVIDENCE, AGREEMENT, NOTICE, RECEIPT = (
     "application/vnd.concordat.agreement-notice+json",
     "application/vnd.in-toto+json",
 )
+DECLARED = (  # the entries whose documents go with the whole log
+    "agreement.suspended",
+    "agreement.resumed",
+    "agreement.terminated",
+    "notice.added",
+)
 LONGEST = 4 << 20  # bytes of a document, or of a line of many
 
 
@@ -404,6 +410,7 @@ class Evidence:
         self.keys = parse(self.read(KEYS))
         if trusted is not None:
             known = {*trusted["witnesses"], *trusted["partners"], trusted["log"]}
+            known.add(trusted["witness"])
             for key in (self.keys["log"], *self.keys["witnesses"], *self.keys["partners"]):
                 if key not in known:
                     raise Wrong(f"names a key that you do not trust: {key}")
@@ -596,24 +603,29 @@ class Evidence:
         spoken: dict[tuple[str, str], int] = {}
         released: dict[Any, int] = {}
         for index, body in sorted(self.entries.items()):
-            kind, _, step = body["type"].partition(".")
-            if kind == "run" and step in ("intent", "completion"):
-                run = body["run"]
-                spoken[run, step] = index
-                if (run, step) not in self.receipts:
-                    self.fails.append(f"The {step} of run {run}, of entry {index}, is not here.")
-                elif self.receipts[run, step].envelope != body["receipt"]:
-                    self.fails.append(f"Entry {index} speaks of another {step} of run {run}.")
-            elif body["type"] == "run.release":
-                released[body["run"], body["root"], body["size"]] = index
-            elif self.scope == {"log": "whole"} and step != "acknowledged":
-                named = body.get("notice") if kind == "agreement" else body["digest"]
-                if kind in ("agreement", "notice") and named and named not in self.documents:
-                    self.fails.append(f"The notice of entry {index} is not here.")
+            self.attempt(f"Entry {index}", self.match_entry, index, body, spoken, released)
         for run, step in sorted(self.receipts.keys() - spoken.keys()):
             self.fails.append(f"No entry of the log speaks of the {step} of run {run}.")
         for run in sorted({run for run, _ in self.receipts}):
             self.attempt(f"Run {run}", self.match_run, run, spoken, released)
+
+    def match_entry(self, index: int, body: Any, spoken: Any, released: Any) -> None:
+        """Notes where a receipt is spoken of, and what was released."""
+        step = body["type"].partition(".")[2]
+        whole = self.scope == {"log": "whole"}
+        if body["type"] in ("run.intent", "run.completion"):
+            run = body["run"]
+            spoken[run, step] = index
+            if (run, step) not in self.receipts:
+                raise Wrong(f"speaks of the {step} of run {run}, which is not here")
+            if self.receipts[run, step].envelope != body["receipt"]:
+                raise Wrong(f"speaks of another {step} of run {run}")
+        elif body["type"] == "run.release":
+            released[body["run"], body["root"], body["size"]] = index
+        elif whole and body["type"] in DECLARED:
+            named = body["digest"] if step == "added" else body["notice"]
+            if named not in self.documents:
+                raise Wrong("speaks of a notice that is not here")
 
     def match_run(self, run: str, spoken: dict[Any, int], released: dict[Any, int]) -> None:
         """That the gate released what both had signed for, after that and before the end."""
@@ -653,7 +665,9 @@ class Evidence:
 
     def verify_person(self) -> None:
         told = parse(self.read(PERSON))
-        secret = from_hex(told["secret"]) if told["secret"] else b""
+        if not told["timeline"] and told["runs"]:
+            raise Wrong("shows runs of somebody of whom the log says nothing")
+        secret = from_hex(told["secret"]) if told["timeline"] else b""
         for item in told["timeline"]:
             self.attempt(f"{PERSON}: entry {item['entry']}", self.check_event, item, secret)
         for item in told["runs"]:

@@ -25,6 +25,7 @@ from fuzz.target import Setup, Target
 
 _NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 _BANK, _PARTNER, _WITNESS = (SigningKey.generate() for _ in range(3))
+_OWN = VerifierKey("bank.example/witness", _WITNESS.public, COSIGNATURE)
 _RUN = "0123456789abcdef" * 2
 
 
@@ -76,7 +77,7 @@ def _story(folder: Path) -> Iterator[tuple[Connection, Source, VaultKeys, list[s
         head, name = log.checkpoint(conn), "partner.example/witness"
         log.add_cosignature(conn, head.size, cosign(head.text, name, _WITNESS, _NOW))
         witness = VerifierKey(name, _WITNESS.public, COSIGNATURE)
-        yield conn, Source(conn, log, bank, _BANK, keys, (witness,)), vault, people
+        yield conn, Source(conn, log, bank, _BANK, keys, _OWN, (witness,)), vault, people
 
 
 def _files(made: Path) -> list[str]:

@@ -85,6 +85,7 @@ def _source(conn: Connection, node: Node) -> Source:
         node.config.name,
         node.signing_key,
         node.signing_keys(),
+        node.witness_key,
         tuple(audits.witness_keys(conn, node)),
         partners,
     )

@@ -48,6 +48,9 @@ class Story:
         self.run.complete()
         self.unfinished = Run(bank, partner, bank.decide(*PEOPLE[:3]))
         self.unfinished.begin()
+        with write(bank.engine) as conn:
+            body = {"run": self.unfinished.run, "state": "failed", "error": "E208"}
+            bank.log.append(conn, "run.ended", body, time=NOW)
         self.files = Files(folder / "lookup", folder / "wrapping", folder / "erased")
         keys = ((self.files.lookup, bank.vault.lookup), (self.files.wrapping, bank.vault.wrapping))
         for path, key in keys:
@@ -81,14 +84,16 @@ class Story:
             partner.log.checkpoint(conn)
             request = witness.request(conn, partner.log, 0)
         with write(bank.engine) as conn:
-            ours = Witness("bank/witness", SigningKey.generate(), [partner.log.verifier])
+            self.own_witness = SigningKey.generate()
+            ours = Witness("bank/witness", self.own_witness, [partner.log.verifier])
             assert ours.add_checkpoint(conn, request.encode(), NOW).status == 200
 
     def source(self, conn) -> Source:
         bank, partner = self.bank, self.partner
         keys = {side.name: side.key.public for side in (bank, partner)}
         logs = {"partner": partner.log.verifier}
-        return Source(conn, bank.log, "bank", bank.key, keys, (self.witness_key,), logs)
+        own = VerifierKey("bank/witness", self.own_witness.public, COSIGNATURE)
+        return Source(conn, bank.log, "bank", bank.key, keys, own, (self.witness_key,), logs)
 
     def export(self, path: Path, scope: Scope | None = None) -> Path:
         with read(self.bank.engine) as conn:
@@ -371,13 +376,13 @@ CHANGES = {
     ),
     "a receipt gone": (
         lambda s, f: edit(f, "receipts.jsonl", lambda d: d.partition(b"\n")[2]),
-        "The intent of run {run}, of entry",
+        "speaks of the intent of run {run}, which is not here",
     ),
     "a completion gone": (
         lambda s, f: edit(
             f, "receipts.jsonl", lambda d: b"".join(d.splitlines(keepends=True)[::2])
         ),
-        "The completion of run {run}, of entry",
+        "speaks of the completion of run {run}, which is not here",
     ),
     "a receipt that both have signed again": (
         lambda s, f: edit(
@@ -423,7 +428,7 @@ CHANGES = {
     ),
     "a suspension gone": (
         lambda s, f: edit(f, "steps.jsonl", lambda d: b""),
-        "The notice of entry",
+        "speaks of a notice that is not here",
     ),
     "a suspension by nobody": (
         lambda s, f: edit(f, "steps.jsonl", lambda d: resign(s, d, lambda said: None, s.bank.key)),
@@ -431,7 +436,7 @@ CHANGES = {
     ),
     "another notice": (
         lambda s, f: edit(f, "notices.jsonl", lambda d: d.replace(b"privacy", b"secrecy")),
-        "The notice of entry",
+        "speaks of a notice that is not here",
     ),
     "another log's key": (
         lambda s, f: edit(
@@ -510,7 +515,8 @@ def test_two_institutions_are_compared(story: Story, tmp_path: Path) -> None:
     theirs = tmp_path / "theirs"
     with read(partner.engine) as conn:
         keys = {side.name: side.key.public for side in (story.bank, partner)}
-        source = Source(conn, partner.log, "partner", partner.key, keys)
+        own = VerifierKey("partner/witness", story.witness.public, COSIGNATURE)
+        source = Source(conn, partner.log, "partner", partner.key, keys, own)
         evidence.export(source, theirs, Scope(), time=NOW)
     found = fails(ours, theirs)
     missing = {
@@ -531,6 +537,16 @@ def test_two_institutions_are_compared(story: Story, tmp_path: Path) -> None:
 
 
 # One person
+
+
+def test_whoever_is_a_stranger_to_the_log_cannot_be_shown_to_be_absent(
+    story: Story, tmp_path: Path
+) -> None:
+    """A secret made up for it would be in no run."""
+    folder = story.person(tmp_path / "absent", ABSENT, story.run.run)
+    lie(folder, lambda told: told.update(timeline=[], secret=None))
+    found = fails(story.seal(folder))
+    assert found == ["person.json shows runs of somebody of whom the log says nothing."]
 
 
 def test_the_timeline_of_a_person_holds(story: Story, tmp_path: Path) -> None:
@@ -610,9 +626,13 @@ LIES = {
     ),
     "another place in the run": (
         lambda t: t["runs"][0].update(index=(t["runs"][0]["index"] + 1) % 5),
-        "does not lead to the root",
+        "a proof ",
     ),
     "another salt": (lambda t: t["runs"][0].update(salt="00" * 32), "has another salt"),
+    "nothing in the log": (
+        lambda t: t.update(timeline=[]),
+        "shows runs of somebody of whom the log says nothing",
+    ),
     "absence": (lambda t: t["runs"][0].update(present=False, neighbours={}), "person.json: run"),
 }
 

@@ -112,6 +112,19 @@ def test_the_evidence_holds(carried: Path, tmp_path: Path, folders: tuple[str, .
     assert "has cosigned the first" in done.stdout
 
 
+def test_the_keys_of_one_are_a_check_of_the_other(carried: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-I", carried / "bank" / "verify.py", carried / "shop", "--trust"]
+    for trusted in ("bank", "shop"):
+        done = subprocess.run(
+            [*command, carried / trusted / "keys.json"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout
+
+
 def test_what_one_of_them_changed_is_found(carried: Path, tmp_path: Path) -> None:
     changed = tmp_path / "changed"
     shutil.copytree(carried / "bank", changed)
