@@ -44,6 +44,7 @@ DECLARED = (  # the entries whose documents go with the whole log
     "agreement.terminated",
     "notice.added",
 )
+WITHDRAWAL = "application/vnd.concordat.withdrawal-notice+json"
 LONGEST = 4 << 20  # bytes of a document, or of a line of many
 
 
@@ -713,11 +714,24 @@ class Evidence:
             path = [from_base64(line) for line in item["proof"]]
             check_inclusion(leaf_hash(mine), item["index"], size, path, root)
             self.holds.append(f"{when}  run {run}: this person's data was put in ({scope[2]}).")
+            for one in item["told"]:
+                self.attempt(f"{PERSON}: entry {one['entry']}", self.check_told, one, run)
             return
         index, near = self.rebuild(f"inputs/{run}.leaves", root, size, mine)
         if (index, near) != (item["index"], item["neighbours"]):
             raise Wrong("names other neighbours than there are")
         self.holds.append(f"{when}  run {run}: this person's data was not put in ({scope[2]}).")
+
+    def check_told(self, item: dict[str, Any], run: str) -> None:
+        """That a partner was told to delete a row of a run; whose row, the institution says."""
+        envelope = Envelope.parse(item["notice"].encode())
+        said = envelope.check(WITHDRAWAL, {self.name: self.parties[self.name]})
+        entry = self.entries[item["entry"]]
+        if entry["type"] != "withdrawal.noticed" or entry["digest"] != sha256(envelope.payload):
+            raise Wrong("speaks of another notice")
+        if run not in said["rows"]:
+            raise Wrong("is a notice on another run")
+        self.holds.append(f"{said['time']}  run {run}: {said['recipient']} was told to delete.")
 
     def rebuild(self, name: str, root: bytes, size: int, mine: bytes) -> tuple[int, dict[str, str]]:
         """A run's whole tree, sorted and without this leaf; its place there, and its neighbours."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection, Row, select
 
-from compliance import evidence, merkle, offline, receipt
+from compliance import evidence, merkle, offline, receipt, withdrawal
 from compliance.batch import as_bytes, fetch
 from compliance.canonical import canonical, parse, to_base64
 from compliance.consent import (
@@ -74,6 +74,12 @@ def in_words(told: Timeline) -> Iterator[str]:
             f"{item['started']}  run {item['run']}: this person's data {what} among the "
             f"{item['size']:,} put in, for {item['purpose']}"
         )
+        for one in item.get("told", ()):
+            answer = "it has proved that it did" if one["acknowledged"] else "not acknowledged yet"
+            yield (
+                f"  entry {one['entry']}: {one['recipient']} was told on {one['time']} to delete "
+                f"what it holds of them; {answer}"
+            )
         if not item["present"]:
             near = " and ".join(f"{at} ({leaf})" for at, leaf in item["neighbours"].items())
             yield (
@@ -96,6 +102,7 @@ def write(source: Source, made: Folder, told: Timeline) -> None:
     entry = log_entries.c
     places = {item["entry"] for name in ("timeline", "erased") for item in told[name]}
     places.update(conn.execute(select(entry.index).where(entry.run.in_(runs))).scalars())
+    places.update(one["entry"] for item in told["runs"] for one in item.get("told", ()))
     places.update(_notices(conn, made, told))
     heads = source.heads()
     for head in heads:
@@ -197,7 +204,10 @@ def _runs(conn: Connection, log: Log, person: Person, named: str | None) -> Iter
             "size": size,
         }
         yield said | (
-            {"proof": [to_base64(one) for one in _path(row.leaves, at, size)]}
+            {
+                "proof": [to_base64(one) for one in _path(row.leaves, at, size)],
+                "told": list(_told(conn, run, at)),
+            }
             if present
             else {
                 "leaf": leaf.hex(),
@@ -211,6 +221,18 @@ def _runs(conn: Connection, log: Log, person: Person, named: str | None) -> Iter
             f"Nobody of this institution's was put into run {named}.",
             "`concordat job show` says how it ended.",
         )
+
+
+def _told(conn: Connection, run: str, place: int) -> Iterator[Timeline]:
+    """Whom this institution told to delete what it holds of the person's row, and what followed."""
+    for notice in withdrawal.about(conn, run, place):
+        yield {
+            "entry": notice.entry,
+            "recipient": notice.recipient,
+            "time": notice.time,
+            "acknowledged": notice.acknowledgement is not None,
+            "notice": notice.envelope.decode(),
+        }
 
 
 def _scope(started: dict[str, Any]) -> Scope:

@@ -153,6 +153,18 @@ def _tokens(kept: bytes | None, people: int, at: I64) -> Iterator[str]:
             yield token.hex()
 
 
+def about(conn: Connection, run: str, place: int) -> Iterator[Row[Any]]:
+    """The notices sent from here on whoever has this place among the leaves of a run."""
+    query = select(run_inputs.c.leaves, run_rows.c.tokens).join_from(run_inputs, run_rows)
+    row = conn.execute(query.where(run_rows.c.run == run)).one_or_none()
+    if row is None:
+        return
+    named = {*_tokens(row.tokens, len(row.leaves) // 32, np.array([place]))}
+    for notice in conn.execute(select(notices).order_by(notices.c.entry)):
+        if named & {*_read(Envelope.from_json(notice.envelope)).rows.get(run, ())}:
+            yield notice
+
+
 # Notices
 
 

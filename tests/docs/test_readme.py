@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import cli_reference
 import console
 import made_up
 import pytest
@@ -114,6 +115,40 @@ def test_links_lead_somewhere(page: Path) -> None:
         target = (page.parent / name) if name else page
         assert target.exists(), f"{page}: {link}"
         assert not fragment or fragment in anchors(target.read_text("utf-8")), f"{page}: {link}"
+
+
+# For compliance officers
+
+
+OFFICERS = (ROOT / "docs" / "compliance.md").read_text("utf-8")
+
+
+def test_the_officers_page_names_commands_that_there_are() -> None:
+    verbs = {verb.words: verb.usage for verb in cli_reference.verbs()}
+    named = re.findall(r"`(?:concordat )?((?:audit|consent|agreement) [a-z]+)([^`]*)`", OFFICERS)
+    assert len({verb for verb, _ in named}) > 7
+    for verb, rest in named:
+        usage = verbs[f"concordat {verb}"]
+        for option in re.findall(r"--?[a-z]+", rest):
+            assert re.search(rf"{option}\b", usage) or option == "-o", (verb, option)
+
+
+@pytest.mark.parametrize(
+    ("law", "articles"),
+    [
+        ("GDPR", [5, 6, 7, 9, 15, 17, 18, 25, 26, 28, 30, 32, 35]),
+        ("PIPL", [13, 14, 15, 16, 23, 24, 28, 29, 44, 45, 46, 47, 51, 54, 55, 56]),
+    ],
+)
+def test_every_row_of_the_officers_page_cites_its_article(law: str, articles: list[int]) -> None:
+    _, _, rest = OFFICERS.partition(f"\n## {law}\n")
+    section = rest.partition("\n## ")[0] if law == "GDPR" else rest
+    rows = [line for line in section.splitlines() if re.match(r"\| [A-Z]", line)]
+    cited = " ".join(row.split("|")[1] for row in rows)
+    for row in rows:
+        assert re.search(r"Articles? \d", row.split("|")[1]) or "asked" in row, row
+    for article in articles:
+        assert re.search(rf"\b{article}\b", cited), article
 
 
 # What each job reveals

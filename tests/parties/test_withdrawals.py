@@ -26,13 +26,13 @@ from sqlalchemy import select
 from test_tables import card
 from typer.testing import CliRunner
 
-from compliance import withdrawal
+from compliance import offline, timeline, withdrawal
 from compliance.canonical import canonical, parse
 from compliance.errors import AcknowledgementRefused
 from compliance.proof import Proof
 from compliance.signing import Envelope, SigningKey
 from compliance.withdrawal import ACKNOWLEDGED, HONOURED, MAX_ROWS, NOTICED, PAYLOAD_TYPE
-from parties import agreements, audits, consents, courier, server, session, withdrawals
+from parties import agreements, audits, consents, courier, evidence, server, session, withdrawals
 from parties.cli import app
 from parties.errors import PeerRefused
 from parties.node import Node
@@ -491,3 +491,22 @@ def test_what_was_changed_of_notices_is_found(ready: Nodes, statement: str) -> N
         conn.exec_driver_sql(statement)
     verdict, _ = audits.verify(shop, offline=True)
     assert any(TAMPERED[statement] in finding for finding in verdict.report.findings)
+
+
+def test_the_persons_timeline_says_who_was_told_and_proves_it(ready: Nodes, tmp_path: Path) -> None:
+    bank, shop = ready
+    named = run(bank, "intersect")["run"]
+    consents.withdraw(shop, SUBJECT, {})
+    until(lambda: acknowledged(shop))
+    shown = evidence.person(shop, SUBJECT, None, tmp_path / "person")
+    (item,) = shown["runs"]
+    assert (item["run"], item["present"]) == (named, True)
+    (told_,) = item["told"]
+    assert (told_["recipient"], told_["acknowledged"]) == ("bank", True)
+    words = "\n".join(timeline.in_words(shown))
+    assert "bank was told on" in words
+    assert "it has proved that it did" in words
+    (found,) = offline.verify([tmp_path / "person"], None)
+    assert found.fails == []
+    assert f"run {named}: bank was told to delete." in "\n".join(found.holds)
+    assert evidence.person(shop, f"phone:{SHARED[8]}", None, None)["runs"][0]["told"] == []
