@@ -7,7 +7,16 @@ from pathlib import Path
 from benchmarks.environment import Environment
 from benchmarks.measure import RESULTS, Bench, machine
 from benchmarks.plot import draw
-from benchmarks.subjects import curve, evaluate, insight, intersect, lookup, paillier, store
+from benchmarks.subjects import (
+    curve,
+    evaluate,
+    features,
+    insight,
+    intersect,
+    lookup,
+    paillier,
+    store,
+)
 
 Subject = Callable[[Bench, Environment], None]
 
@@ -19,6 +28,7 @@ SUBJECTS: dict[str, Subject] = {
     "evaluate": evaluate.run,
     "lookup": lookup.run,
     "store": store.run,
+    "features": features.run,
 }
 
 

@@ -26,7 +26,7 @@ class Purchases:
     # Recency, frequency, monetary value
 
     def recency_days(self) -> F64:
-        return _days(measures.day(self._as_of) - self._cycle.last)
+        return _days(self._as_of - self._cycle.last)
 
     def frequency(self) -> F64:
         return measures.count(self._order_person, self._n)
@@ -71,11 +71,14 @@ class Purchases:
 
     def payday_share(self, pay_day: str) -> F64:
         """pay_day: the day of the month, the last where a month has fewer."""
-        days = measures.day(self._order_time)
+        # Of the few days of the window rather than of the many orders.
+        start = measures.day(np.array(self._all.start))
+        days = start + np.arange(int((self._as_of - start) / DAY)) * DAY
         after = np.zeros(len(days), np.bool_)
         for back in range(PAY_DAYS):
             after |= _is_day_of_month(days - back * DAY, int(pay_day))
-        return self._share_of_orders(after)
+        since = (measures.day(self._order_time) - start).astype(np.int64)
+        return self._share_of_orders(after[since])
 
     # What, and how
 
@@ -108,7 +111,7 @@ class Purchases:
 
     @property
     def _as_of(self) -> Times:
-        return np.array(self._all.as_of)
+        return measures.day(np.array(self._all.as_of))
 
     @cached_property
     def _bought(self) -> Events:
