@@ -24,6 +24,7 @@ _WORDS = {
     "limits.runs_per_month": "runs a month at most",
     "limits.hours_between_runs": "hours between two runs at least",
     "limits.features_per_job": "features in a job at most",
+    "acknowledge_within_hours": "hours to acknowledge that somebody has withdrawn",
     "jobs.lookup.features": "features that may be looked up",
     "jobs.lookup.people_per_day": "people looked up a day at most",
     "jobs.lookup.epoch_hours": "hours that a lookup's table lasts",
