@@ -6,7 +6,7 @@ ways: agreements, receipts, what went into each run, and every consent in the va
 
 import hashlib
 import json
-from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,9 +44,10 @@ from compliance.notice import notices as consent_notices
 from compliance.people import proposals, users
 from compliance.person import ENTRY_TYPES, LIFTED, RESTRICTED
 from compliance.receipt import check, own_section, receipts, run_of
-from compliance.register import SIGNED, Keys, agreements, find, registered, unsigned
-from compliance.signing import Envelope, keyid
+from compliance.register import SIGNED, Keys, agreements, find, registered, signers, unsigned
+from compliance.signing import Envelope
 from compliance.store import mistyped
+from compliance.succession import OWN, at, entered, ever, history, log_keys
 from compliance.vault import VaultKeys, subjects, tombstones
 from compliance.vault import vault as vault_state
 from compliance.verify import LogReport, Progress, silent, verify_log
@@ -108,9 +109,12 @@ def verify(
 
     log: the log's key. keys: the pinned public key (32 bytes) of every party, by name. name: this
     institution's among them. witnesses: keys of this log's witnesses. partners: keys of the logs
-    that this node is a witness of. progress: told of what is being checked.
+    that this node is a witness of, past ones too. progress: told of what is being checked.
     """
-    report = verify_log(conn, log, witnesses, progress)
+    past, broken = history(entered(conn), OWN, name, "log", log.public)
+    report = verify_log(conn, log, witnesses, log_keys(log.name, past), progress)
+    for where, problem in broken:
+        report.add(where, problem)
     spoilt = _check_types(conn, report)
     entries = _entries(conn)
 
@@ -120,7 +124,7 @@ def verify(
     if sound(checkpoints, log_entries):
         _check_signed(conn, report)
     if sound(witnessed):
-        _check_witnessed(conn, report, {key.name: key for key in partners})
+        _check_witnessed(conn, report, tuple(partners))
     found = {"agreements": 0, "receipts": 0, "consents": 0}
     progress("agreements", 0, 0)
     if sound(agreements):
@@ -128,7 +132,7 @@ def verify(
     rooms: list[tuple[tuple[Table, ...], Iterator[tuple[str, str]]]] = [
         ((notices,), lifecycle.problems(conn, keys, entries)),
         ((withdrawal.notices,), withdrawal.problems(conn, keys, entries)),
-        ((users, proposals), people.problems(conn, log.name, entries, keys.get(name, b""))),
+        ((users, proposals), people.problems(conn, log.name, entries, ever(keys, name))),
     ]
     for tables, problems in rooms:
         for where, problem in problems if sound(*tables) else ():
@@ -163,18 +167,19 @@ def _check_signed(conn: Connection, report: LogReport) -> None:
         report.add(f"entries {signed} to {report.size - 1}", "no checkpoint signs for them")
 
 
-def _check_witnessed(conn: Connection, report: LogReport, logs: Mapping[str, VerifierKey]) -> None:
+def _check_witnessed(conn: Connection, report: LogReport, logs: Sequence[VerifierKey]) -> None:
     """What this node has cosigned for a partner was signed by the partner's log."""
     for origin, size, root, note in conn.execute(select(witnessed)):
         where = f"record of what was cosigned for {origin}"
         try:
             checkpoint = Checkpoint.parse(note)
-            if origin in logs:
-                checkpoint.verify(logs[origin])
+            keys = [key for key in logs if key.name == origin]
+            if keys:
+                checkpoint.verify(next(filter(checkpoint.signed_by, keys), keys[0]))
         except ConcordatError as error:
             report.add(where, error.message)
             continue
-        if origin not in logs:
+        if not keys:
             report.add(where, "it is no partner's log")
         elif (checkpoint.size, checkpoint.root) != (size, root):
             report.add(where, "its columns differ from what is signed")
@@ -220,9 +225,9 @@ def _check_agreements(conn: Connection, report: LogReport, keys: Keys, entries: 
         where = f"agreement {row.agreement}, version {row.version}"
         try:
             held = registered(row)
-            for party in held.parties:
-                if party not in unsigned(held, keys):
-                    held.envelope.verify({keyid(keys[party]): keys[party]})
+            known = signers(held, keys)
+            if known:
+                held.envelope.verify(known)
         except ConcordatError as error:
             report.add(where, error.message)
             continue
@@ -234,8 +239,11 @@ def _check_agreements(conn: Connection, report: LogReport, keys: Keys, entries: 
         elif row.proposed_by != origin.get("by"):
             report.add(where, f"column proposed_by differs from entry {entry}")
         for key in held.envelope.signatures:
-            if signed.pop((*name, key), None) is None:
+            when = signed.pop((*name, key), None)
+            if when is None:
                 report.add(where, f"no entry speaks of the signature by key {key[:16]}")
+            elif key in known and known[key] not in at(keys, when).values():
+                report.add(where, f"key {key[:16]} signed it when another had followed it")
         step = origin.get("type") if unsigned(held, keys) else "agreement.signed"
         if f"agreement.{held.state}" != step:
             report.add(where, f"its state is {held.state}, its signatures say otherwise")
@@ -265,7 +273,7 @@ def _check_receipts(
         try:
             intent = Envelope.from_json(intents.get(row.run, b""))
             envelope = Envelope.from_json(row.envelope)
-            predicate = check(envelope, intent, keys)
+            predicate = check(envelope, intent, at(keys, row.entry))
             own = own_section(intent, origin)
         except ConcordatError as error:
             report.add(where, error.message)

@@ -65,6 +65,16 @@ class WitnessRefused(ConcordatError):
     code = "E524"
 
 
+class SuccessionRefused(ConcordatError):
+    code = "E525"
+
+
+class LogKeyReplaced(ConcordatError):
+    """Another process has rotated the log's key since this one read it."""
+
+    code = "E526"
+
+
 class UnsupportedStore(ConcordatError):
     code = "E700"
 

@@ -33,6 +33,7 @@ from compliance.errors import AgreementRefusal, InvalidSignature, NoticeRefused
 from compliance.register import Keys, Register
 from compliance.signing import Envelope, SigningKey, keyid
 from compliance.store import metadata
+from compliance.succession import ever
 from protos.errors import ConcordatError
 
 PAYLOAD_TYPE = "application/vnd.concordat.agreement-notice+json"
@@ -358,8 +359,9 @@ def _row_problems(
     said = _named(notice) | {"type": f"agreement.{notice.step}", "reason": notice.reason}
     if any(entry.get(name) != value for name, value in said.items()):
         yield f"entry {row.entry} does not speak of it"
-    by_id = {keyid(key): key for key in keys.values()}
-    declarer = keyid(keys[notice.party]) if notice.party in keys else ""
+    by_id = {keyid(key): key for party in keys for key in ever(keys, party)}
+    signers = [keyid(key) for key in ever(keys, notice.party)]
+    declarer = next((name for name in signers if name in notice.envelope.signatures), "")
     if declarer not in notice.envelope.signatures or entry.get("key") != declarer:
         yield f"{notice.party} has not signed it"
     for name in notice.envelope.signatures:

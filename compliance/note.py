@@ -209,6 +209,10 @@ class Checkpoint:
         """The checkpoint with these signatures added."""
         return replace(self, signatures=self.signatures + signatures)
 
+    def signed_by(self, key: VerifierKey) -> bool:
+        """Whether a line claims to be this key's."""
+        return any(line.by(key) for line in self.signatures)
+
     def verify(self, log: VerifierKey, *witnesses: VerifierKey) -> None:
         """Raise UnverifiedNote unless it is this log's, signed by it and all these witnesses."""
         if self.origin != log.name:

@@ -7,7 +7,7 @@ proposal first: the entry that is to be written, which another officer approves 
 approved one is written once, in the transaction of its approval (docs/adr/0060).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import sha256
@@ -551,13 +551,17 @@ _OURS = frozenset(_MAY) - _BY_EITHER - {"consent.erased"}
 
 
 def problems(
-    conn: Connection, origin: str, entries: Mapping[int, Mapping[str, Any]], own_key: bytes
+    conn: Connection,
+    origin: str,
+    entries: Mapping[int, Mapping[str, Any]],
+    own_keys: Iterable[bytes],
 ) -> Iterator[tuple[str, str]]:
     """What is wrong with who did what: of the log's entries by themselves, and of the two tables.
 
-    entries: what each says, by index, in order. own_key: the institution's public signing key.
+    entries: what each says, by index, in order. own_keys: the public keys that the institution
+    signs and has signed with.
     """
-    replay = _Replay(origin, keyid(own_key))
+    replay = _Replay(origin, {keyid(key) for key in own_keys})
     for index, entry in entries.items():
         if "signature" in entry or entry.get("type") in _MAY:  # of many others there is nothing
             for problem in replay.enter(index, entry):
@@ -588,8 +592,8 @@ class _Made:
 class _Replay:
     """Users and proposals as the entries so far have left them."""
 
-    def __init__(self, origin: str, own_keyid: str) -> None:
-        self.origin, self.own_keyid = origin, own_keyid
+    def __init__(self, origin: str, own_keyids: Container[object]) -> None:
+        self.origin, self.own_keyids = origin, own_keyids
         self.users: dict[str, tuple[str, bytes]] = {}
         self.proposals: dict[str, _Made] = {}
         self.signatures: set[str] = set()
@@ -616,7 +620,7 @@ class _Replay:
     def _ours(self, type_: str, entry: Mapping[str, Any]) -> bool:
         """Whether it is the act of somebody here, rather than of a partner."""
         if type_ in _BY_EITHER:
-            return entry.get("key") == self.own_keyid
+            return entry.get("key") in self.own_keyids
         return type_ in _OURS
 
     def _check_signed(self, type_: str, entry: Mapping[str, Any]) -> Iterator[str]:

@@ -65,6 +65,8 @@ def insert_columns(conn: Connection, table: Table, columns: Mapping[str, list[An
     """Inserts many rows by COPY, given the values of each column."""
     names = sql.SQL(", ").join(map(sql.Identifier, columns))
     statement = sql.SQL("COPY {} ({}) FROM STDIN").format(sql.Identifier(table.name), names)
+    if not conn.in_transaction():
+        conn.begin()  # `_begin` decides whether it may write
     cursor: Any = conn.connection.cursor()
     try:
         with cursor, cursor.copy(statement) as copy:
@@ -122,7 +124,8 @@ def tree_hashes(
     # One text whatever is asked for, which the server prepares once.
     wanted = ([level for level, _ in nodes], [index for _, index in nodes])
     parts = ([start for start, _ in ranges], [stop for _, stop in ranges])
-    yield from conn.exec_driver_sql(_TREE_HASHES, (*wanted, *parts))
+    driver: Any = conn.connection.driver_connection
+    yield from driver.execute(_TREE_HASHES, (*wanted, *parts)).fetchall()
 
 
 _TREE_HASHES = """

@@ -33,6 +33,7 @@ from compliance.gate import Decision, admit
 from compliance.log import Log
 from compliance.signing import Envelope, SigningKey, keyid
 from compliance.store import metadata
+from compliance.succession import ever
 from protos.errors import ConcordatError
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
@@ -184,7 +185,7 @@ def check(envelope: Envelope, intent: Envelope, keys: Mapping[str, bytes]) -> di
         raise _broken("lacks a part") from None
     if kind == "completion" and completed != hashlib.sha256(intent.payload).hexdigest():
         raise _broken("completes another intent")
-    if any(keys.get(party) != key for party, key in public.items()):
+    if any(key not in ever(keys, party) for party, key in public.items()):
         raise _broken("names a key that is not the party's pinned one")
     if len(set(public.values())) < len(sides):
         raise _broken("is not between two institutions")
@@ -328,12 +329,13 @@ def differences(ours: Envelope, theirs: Envelope, keys: Mapping[str, bytes]) -> 
     Nothing, if the two attest the same. keys: the pinned public key of each party, by name.
     """
     found = list(_differences(parse(ours.payload), parse(theirs.payload), ""))
-    for party, key in keys.items():
-        if keyid(key) in ours.signatures:
-            try:
-                theirs.verify({keyid(key): key})
-            except InvalidSignature:
-                found.append(f"signature of {party}: holds here, not there")
+    for party in keys:
+        for key in ever(keys, party):
+            if keyid(key) in ours.signatures:
+                try:
+                    theirs.verify({keyid(key): key})
+                except InvalidSignature:
+                    found.append(f"signature of {party}: holds here, not there")
     return found
 
 

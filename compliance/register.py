@@ -37,6 +37,7 @@ from compliance.errors import (
 from compliance.log import Log
 from compliance.signing import Envelope, SigningKey, keyid
 from compliance.store import metadata
+from compliance.succession import ever
 from protos.errors import ConcordatError
 
 PAYLOAD_TYPE = "application/vnd.concordat.agreement+json"
@@ -59,7 +60,7 @@ agreements = Table(
 )
 
 Keys = Mapping[str, bytes]
-"""The pinned public key (32 bytes) of each party, by its name."""
+"""The pinned public key (32 bytes) of each party, by its name; a `KeyRing` has past ones too."""
 
 
 @dataclass(frozen=True)
@@ -260,15 +261,21 @@ def check(held: Registered, keys: Keys) -> None:
             "Have it signed there with `concordat agreement sign`.",
         )
     try:
-        held.envelope.verify({keyid(keys[name]): keys[name] for name in held.parties})
+        held.envelope.verify(signers(held, keys))
     except InvalidSignature:
         raise _broken(f"A signature under {held} does not hold.") from None
 
 
 def unsigned(held: Registered, keys: Keys) -> list[str]:
-    """The parties whose signature, by the pinned key, is missing."""
-    signed = held.envelope.signatures
-    return [name for name in held.parties if name not in keys or keyid(keys[name]) not in signed]
+    """The parties whose signature, by the pinned key or one before it, is missing."""
+    signed = signers(held, keys).values()
+    return [name for name in held.parties if not {*ever(keys, name)} & {*signed}]
+
+
+def signers(held: Registered, keys: Keys) -> dict[str, bytes]:
+    """The keys of the parties, past ones too, that are said to have signed, by their ids."""
+    known = {keyid(key): key for name in held.parties for key in ever(keys, name)}
+    return {name: key for name, key in known.items() if name in held.envelope.signatures}
 
 
 def registered(row: Row[Any]) -> Registered:

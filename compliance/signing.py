@@ -37,6 +37,8 @@ class SigningKey:
 
     def __init__(self, key: Ed25519PrivateKey) -> None:
         self._key = key
+        self.public = key.public_key().public_bytes_raw()
+        """The 32 bytes of the public key."""
 
     @classmethod
     def generate(cls) -> Self:
@@ -102,11 +104,6 @@ class SigningKey:
             raise _key_file("exists already", "Move it away first if it is to go.") from error
         except OSError as error:
             raise _key_file("cannot be written", "Check the folder's permissions.") from error
-
-    @property
-    def public(self) -> bytes:
-        """The 32 bytes of the public key."""
-        return self._key.public_key().public_bytes_raw()
 
     @property
     def keyid(self) -> str:

@@ -26,7 +26,7 @@ from sqlalchemy import (
     select,
     true,
 )
-from sqlalchemy.exc import DataError
+from sqlalchemy.exc import DataError, DBAPIError
 
 from compliance.errors import (
     NotAStore,
@@ -79,7 +79,13 @@ def insert_columns(conn: Connection, table: Table, columns: Mapping[str, list[An
     # Straight to the driver: SQLAlchemy's handling of each value takes thrice as long as SQLite's.
     names = ", ".join(f'"{name}"' for name in columns)
     statement = f"INSERT INTO {table.name} ({names}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608
-    conn.exec_driver_sql(statement, list(zip(*columns.values(), strict=True)))
+    if not conn.in_transaction():
+        conn.begin()  # `_begin` decides whether it may write
+    driver: Any = conn.connection.driver_connection
+    try:
+        driver.executemany(statement, zip(*columns.values(), strict=True))
+    except sqlite3.Error as error:
+        raise DBAPIError.instance("INSERT", None, error, sqlite3.Error, True) from error
 
 
 def scrub(engine: Engine, _: Sequence[str]) -> None:
@@ -136,7 +142,8 @@ def tree_hashes(
         wanted = " OR ".join(f'(level = {level:d} AND "index" = {i:d})' for level, i in nodes)
         queries.append(f'SELECT level, "index", hash FROM log_nodes WHERE {wanted}')  # noqa: S608
     if queries:
-        yield from conn.exec_driver_sql(" UNION ALL ".join(queries))
+        driver: Any = conn.connection.driver_connection
+        yield from driver.execute(" UNION ALL ".join(queries)).fetchall()
 
 
 def mistyped(conn: Connection, table: Table) -> Iterator[tuple[Column[Any], int]]:

@@ -53,6 +53,7 @@ from compliance.store import packed
 from federated import _native
 
 MAX_FINDINGS = 1000
+UNENDING = 1 << 63  # larger than any size
 PAGE = 4096  # rows looked at one by one at a time
 WHOLE = 4 * PAGE  # rows joined by the database at a time; a query is made of its parts anew
 
@@ -103,15 +104,17 @@ def verify_log(
     conn: Connection,
     log: VerifierKey,
     witnesses: Iterable[VerifierKey] = (),
+    earlier: Sequence[tuple[VerifierKey, int]] = (),
     progress: Progress = silent,
 ) -> LogReport:
     """Check the log with its key and those of all its witnesses, past ones too.
 
-    progress: told of the entries after each page. Raises nothing for what it finds; E707 if the
-    database itself cannot be read.
+    earlier: keys that the log had before, oldest first, each with the size of the checkpoint that
+    it signed last, together with its successor. progress: told of the entries after each page.
+    Raises nothing for what it finds; E707 if the database itself cannot be read.
     """
     report = LogReport(size=tree_size(conn))
-    _Tree(conn, report, log, progress).check()
+    _Tree(conn, report, [*earlier, (log, UNENDING)], progress).check()
     _check_cosignatures(conn, report, tuple(witnesses))
     return report
 
@@ -120,12 +123,16 @@ class _Tree:
     """Entries, stored hashes, sub-trees, and what checkpoints say of them."""
 
     def __init__(
-        self, conn: Connection, report: LogReport, log: VerifierKey, progress: Progress
+        self,
+        conn: Connection,
+        report: LogReport,
+        keys: Sequence[tuple[VerifierKey, int]],
+        progress: Progress,
     ) -> None:
         self.conn = conn
         self.progress = progress
         self.report = report
-        self.log = log
+        self.keys = keys  # of the log, each with the size up to which it signs
         self.frontier = Frontier()
         self.previous = -1  # the number of the entry before
         # Subtrees that differ, until their parent has been compared: only the lowest is reported.
@@ -356,12 +363,22 @@ class _Tree:
                 if problem:
                     self.later.add(f"checkpoint {size}", problem)
 
+    def _keys_at(self, size: int) -> list[VerifierKey]:
+        """Who must have signed a checkpoint: where the key changes, both do."""
+        starts = [-1, *(last for _, last in self.keys)]
+        return [
+            key
+            for (key, last), start in zip(self.keys, starts, strict=False)
+            if start <= size <= last
+        ]
+
     def _checkpoint_problem(
         self, size: int, root: bytes, note: bytes, root_of: Callable[[int], bytes] | None
     ) -> str | None:
         try:
             checkpoint = Checkpoint.parse(note)
-            checkpoint.verify(self.log)
+            for key in self._keys_at(checkpoint.size):
+                checkpoint.verify(key)
         except MalformedNote:
             return "malformed"
         except UnverifiedNote:

@@ -1,26 +1,28 @@
 """The officer's commands: verify everything, list the log, compare two institutions' receipts."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
-from compliance import account, audit, receipt
+from compliance import account, audit, receipt, succession
 from compliance.audit import Verdict
 from compliance.canonical import parse
 from compliance.errors import LogRolledBack, NotCanonical, SplitView
-from compliance.log import Entry
+from compliance.log import Entry, log_entries
 from compliance.note import VerifierKey
 from compliance.signing import Envelope
+from compliance.succession import PEERS, history
 from compliance.verify import Progress, silent
 from parties import peers, people, witnessing
 from parties.errors import JobError, NoReceipt
-from parties.node import CREATED, Node
+from parties.identity import Identity
+from parties.node import CREATED, PAIRED, Node
 
 _HIDDEN = {"type", "time", "nonce"}
 _MAX_RECEIPT = 8 << 20
@@ -41,14 +43,14 @@ def verify(
         verdict = audit.verify(
             conn,
             node.log.verifier,
-            keys={known.name: known.signing_key for known in (node.identity, *partners)},
+            keys=node.keyring(conn, partners),
             vault=node.vault_keys,
             name=node.config.name,
             witnesses=[
-                *(VerifierKey.parse(peer.witness_key) for peer in partners),
+                *_partners_witnesses(conn, node, partners),
                 *(key for keys in witnessing.pinned(conn).values() for key in keys),
             ],
-            partners=[VerifierKey.parse(peer.log_key) for peer in partners],
+            partners=_partners_logs(conn, node, partners),
             progress=progress,
         )
         first = next(node.log.entries(conn), None)
@@ -76,8 +78,36 @@ def verify(
 
 def _paired(conn: Connection, node: Node) -> dict[str, str]:
     """The fingerprint of each partner, by name, as the log has it."""
-    bodies = (_body(entry) for entry in node.log.entries(conn) if entry.type == "peer.paired")
-    return {str(body.get("peer")): str(body.get("fingerprint")) for body in bodies if body}
+    query = select(log_entries).where(log_entries.c.type.in_([PAIRED, PEERS]))
+    rows = (Entry(*row) for row in conn.execute(query.order_by(log_entries.c.index)))
+    bodies = [(_body(entry), entry.type) for entry in rows]
+    return {
+        str(body.get("party" if type_ == PEERS else "peer")): str(body.get("fingerprint"))
+        for body, type_ in bodies
+        if body
+    }
+
+
+def _partners_witnesses(
+    conn: Connection, node: Node, partners: Iterable[Identity]
+) -> list[VerifierKey]:
+    """The keys that partners cosign and have cosigned this log with."""
+    entries, found = node.successions(conn), []
+    for peer in partners:
+        key = VerifierKey.parse(peer.witness_key)
+        past, _ = history(entries, PEERS, peer.name, "witness", key.public)
+        found += [key, *succession.witness_keys(key.name, past)]
+    return found
+
+
+def _partners_logs(conn: Connection, node: Node, partners: Iterable[Identity]) -> list[VerifierKey]:
+    """The keys that partners sign and have signed their logs with."""
+    entries, found = node.successions(conn), []
+    for peer in partners:
+        key = VerifierKey.parse(peer.log_key)
+        past, _ = history(entries, PEERS, peer.name, "log", key.public)
+        found += [key, *(one for one, _ in succession.log_keys(key.name, past))]
+    return found
 
 
 def _body(entry: Entry) -> dict[str, Any]:
@@ -139,7 +169,7 @@ def show_receipt(node: Node, run: str) -> tuple[dict[str, Any], list[str]]:
 
 def witness_keys(conn: Connection, node: Node) -> list[VerifierKey]:
     """The keys of all witnesses of this node's log: its partners, and third ones, past too."""
-    partners = [VerifierKey.parse(peer.witness_key) for peer in peers.all_peers(conn)]
+    partners = _partners_witnesses(conn, node, peers.all_peers(conn))
     return [*partners, *(key for keys in witnessing.pinned(conn).values() for key in keys)]
 
 

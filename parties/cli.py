@@ -19,6 +19,7 @@ from compliance.amendment import in_words
 from compliance.errors import ProposalUnknown
 from compliance.lifecycle import RESUMED, SUSPENDED, TERMINATED, Step
 from compliance.people import Proposal, Role
+from compliance.succession import KINDS
 from federated.risk.stability import shift
 from parties import (
     admin,
@@ -29,6 +30,7 @@ from parties import (
     metrics,
     pairing,
     people,
+    rotation,
     scorecards,
     server,
     withdrawals,
@@ -1186,15 +1188,46 @@ def renew(home: HomePath) -> None:
 @verb
 def rotate_keys(
     home: HomePath,
-    key: Annotated[str, typer.Argument(help="lookup or wrapping; see docs/keys.md.")],
+    key: Annotated[
+        str,
+        typer.Argument(help="lookup, wrapping, signing, log or witness; see docs/keys.md."),
+    ],
 ) -> None:
-    """Rotate the vault's keys: `lookup` finds people, `wrapping` keeps their secrets."""
-    if key not in {"lookup", "wrapping"}:
+    """Rotate a key: the vault's `lookup` and `wrapping`, or `signing`, `log` and `witness`.
+
+    The last three are introduced by the old key: in the log, and to every partner.
+    """
+    opened = Node.open(Home(home))
+    kind = next((kind for kind in KINDS if kind == key), None)
+    if kind:
+        entry = rotation.rotate(opened, kind)
+    elif key in {"lookup", "wrapping"}:
+        entry = consents.rotate(opened, key)
+    else:
         raise ConfigError(
-            f"There is no key {key!r} to rotate so.", "Name one of lookup and wrapping."
+            f"There is no key {key!r} to rotate so.",
+            f"Name one of lookup, wrapping, {', '.join(KINDS)}; `concordat node renew` is for the "
+            "certificate.",
         )
-    entry = consents.rotate(Node.open(Home(home)), key)
     out.print(f"Rotated; entry {entry} of the log. Back up the folder `keys` again.")
+    if kind:
+        _announced(opened)
+
+
+@node.command("announce")
+@verb
+def announce_keys(home: HomePath) -> None:
+    """Tell partners of new keys that they could not be told of; a run does so by itself."""
+    _announced(Node.open(Home(home)))
+
+
+def _announced(opened: Node) -> None:
+    missed = rotation.announce_to_all(opened)
+    if missed:
+        err.print(
+            f"Not told yet: {', '.join(missed)}. Runs with them fail until they are: "
+            f"concordat node announce {opened.home.path}"
+        )
 
 
 @node.command()

@@ -7,7 +7,7 @@ certificate can be renewed without asking anyone. ECDSA P-256, since gRPC's TLS 
 import base64
 import hashlib
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
@@ -19,6 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from compliance.canonical import canonical
 from compliance.errors import MalformedNote
 from compliance.note import COSIGNATURE, ED25519, VerifierKey
+from compliance.succession import Kind
 from parties.errors import HandshakeRefused
 from protos.concordat.v1 import peer_pb2
 
@@ -65,6 +66,21 @@ class Identity:
         """Everything this institution signs with (32 bytes each)."""
         notes = (VerifierKey.parse(self.log_key), VerifierKey.parse(self.witness_key))
         return {self.signing_key, *(key.public for key in notes)}
+
+    def key(self, kind: Kind) -> bytes:
+        """The public key of a kind, 32 bytes."""
+        if kind == "signing":
+            return self.signing_key
+        return VerifierKey.parse(self.log_key if kind == "log" else self.witness_key).public
+
+    def followed(self, kind: Kind, public: bytes) -> "Identity":
+        """The identity with another key of a kind."""
+        if kind == "signing":
+            return replace(self, signing_key=public)
+        if kind == "log":
+            return replace(self, log_key=str(VerifierKey(log_name(self.name), public)))
+        key = VerifierKey(witness_name(self.name), public, COSIGNATURE)
+        return replace(self, witness_key=str(key))
 
     def to_message(self) -> peer_pb2.Identity:
         return peer_pb2.Identity(**asdict(self))

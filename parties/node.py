@@ -7,7 +7,7 @@ import random
 import shutil
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from copy import copy
 from datetime import UTC, datetime
@@ -27,6 +27,7 @@ from compliance import (  # noqa: F401 (their tables)
     people,
     receipt,
     register,
+    succession,
     withdrawal,
     witness,
 )
@@ -34,6 +35,7 @@ from compliance.log import Log, tree_size
 from compliance.note import COSIGNATURE, VerifierKey
 from compliance.signing import SigningKey
 from compliance.store import open_store, read, scrub, write
+from compliance.succession import KINDS, OWN, PEERS, Entered, KeyRing, Kind
 from compliance.vault import WRAPPING_KEYS, VaultKeys, create_key
 from federated import _native
 from federated._native import SecretKey
@@ -68,6 +70,7 @@ from protos.errors import ConcordatError
 
 WARN_DAYS = 30  # before its certificate expires
 CREATED = "node.created"  # the first entry of every node's log
+PAIRED = "peer.paired"
 
 
 class Node:
@@ -94,29 +97,20 @@ class Node:
                 "another name, make another node with `concordat init`.",
             )
         self.store = open_store(home.store_url(self.config), create=create_store)
-        self.signing_key = SigningKey.load(home.key("signing"))
-        self.log = Log(log_name(name), SigningKey.load(home.key("log")))
-        self.witness_signing_key = SigningKey.load(home.key("witness"))
-        self.witness_key = VerifierKey(
-            witness_name(name), self.witness_signing_key.public, COSIGNATURE
-        )
         self.vault_files = erasure.Files(
             home.key("lookup"), home.key("wrapping"), home.path / "erased"
         )
-        self.identity = Identity(
-            name=name,
-            sector=self.config.sector,
-            address=self.config.address,
-            authority_pem=authority,
-            signing_key=self.signing_key.public,
-            log_key=str(self.log.verifier),
-            witness_key=str(self.witness_key),
-        )
+        self._authority_pem = authority
+        self._keys_read: tuple[tuple[int, ...], dict[Kind, SigningKey]] | None = None
+        self._entered: list[Entered] = []  # the successions of keys, up to an entry of the log
+        self._entered_until = 0
+        _ = self._keys  # they can be read
         self.actor = people.Actor(_person())  # who uses this node, as `parties.people` knows them
         self.pinned_witnesses: dict[str, str] = {}  # keys by name, of those known to be in the log
         self.jobs_asked: set[int] = set()  # the entries that a job was run for
         self.tables = tables.Tables()
         self.copies = tables.Copies(home)
+        self.settle_keys()
         self._catch_up()
         self._running = threading.Lock()
         self.unsettled = False  # whether how a run ended could not be recorded
@@ -184,6 +178,83 @@ class Node:
             node.log.append(conn, CREATED, body, time=now)
             node.log.checkpoint(conn)
         return node
+
+    # Keys that sign
+
+    @property
+    def _keys(self) -> dict[Kind, SigningKey]:
+        """As they are now: another process may have rotated them. Raises KeyFileError."""
+        paths = {kind: self.home.key(kind) for kind in KINDS}
+        try:
+            state = tuple(
+                number
+                for path in paths.values()
+                for number in (path.stat().st_mtime_ns, path.stat().st_ino)
+            )
+        except OSError:
+            state = ()  # loading them says what is wrong
+        if self._keys_read is None or self._keys_read[0] != state or not state:
+            loaded = {kind: SigningKey.load(path) for kind, path in paths.items()}
+            self._keys_read = state, loaded
+        return self._keys_read[1]
+
+    @property
+    def signing_key(self) -> SigningKey:
+        return self._keys["signing"]
+
+    @property
+    def log(self) -> Log:
+        return Log(log_name(self.config.name), self._keys["log"])
+
+    @property
+    def witness_signing_key(self) -> SigningKey:
+        return self._keys["witness"]
+
+    @property
+    def witness_key(self) -> VerifierKey:
+        name = witness_name(self.config.name)
+        return VerifierKey(name, self.witness_signing_key.public, COSIGNATURE)
+
+    @property
+    def identity(self) -> Identity:
+        keys = self._keys
+        return Identity(
+            name=self.config.name,
+            sector=self.config.sector,
+            address=self.config.address,
+            authority_pem=self._authority_pem,
+            signing_key=keys["signing"].public,
+            log_key=str(self.log.verifier),
+            witness_key=str(self.witness_key),
+        )
+
+    def successor(self, kind: Kind) -> Path:
+        """Where a new key lies until the log has introduced it."""
+        return self.home.key(f"{kind}.new")
+
+    def settle_keys(self) -> None:
+        """Puts a new key in place once the log has introduced it; drops one that it has not."""
+        for kind in KINDS:
+            path = self.successor(kind)
+            if not path.exists():
+                continue
+            with self.writing() as conn:  # nobody is in the middle of a rotation
+                if not path.exists():
+                    continue
+                public = SigningKey.load(path).public
+                own = [one for one in self.successions(conn) if (one.type, one.kind) == (OWN, kind)]
+                if own and own[-1].succession and own[-1].succession.new == public:
+                    path.replace(self.home.key(kind))
+                else:
+                    path.unlink()
+
+    def successions(self, conn: Connection) -> list[Entered]:
+        """Those of this node's and its partners' keys that the log tells of."""
+        size = tree_size(conn)
+        if size > self._entered_until:
+            self._entered = [*self._entered, *succession.entered(conn, self._entered_until)]
+            self._entered_until = size
+        return self._entered
 
     # The vault
 
@@ -268,9 +339,22 @@ class Node:
             raise _unusable(path) from error
         return Authority(self.authority_certificate, key)
 
-    def signing_keys(self) -> dict[str, bytes]:
+    def signing_keys(self) -> KeyRing:
         """Ed25519 public keys that sign agreements and receipts, by party: ours and the pinned."""
-        return {known.name: known.signing_key for known in (self.identity, *self.peers())}
+        with self.reading() as conn:
+            return self.keyring(conn, peers.all_peers(conn))
+
+    def keyring(self, conn: Connection, partners: Iterable[Identity]) -> KeyRing:
+        """The signing keys of this node and these partners, with those before them."""
+        entries, own = self.successions(conn), self.identity
+        known = {one.name: one for one in (own, *partners)}
+        past = {
+            name: succession.history(
+                entries, OWN if one is own else PEERS, name, "signing", one.signing_key
+            )[0]
+            for name, one in known.items()
+        }
+        return KeyRing({name: one.signing_key for name, one in known.items()}, past)
 
     def paillier_key(self, bits: int, *, scores: bool = False) -> SecretKey:
         """This node's key of that size for sums or for scores, made on first use.

@@ -21,7 +21,7 @@ from parties.identity import (
     certificate_pem,
     key_pem,
 )
-from parties.node import Node
+from parties.node import PAIRED, Node
 from parties.peers import pin, record_invitation, use_invitation
 
 _MAX_BYTES = 64 << 10
@@ -83,7 +83,7 @@ def answer(node: Node, invitation: str, identity: Identity) -> Identity:
 def _pin(node: Node, conn: Connection, peer: Identity) -> None:
     if pin(conn, peer, node.identity, node.now()):
         body = {"peer": peer.name, "fingerprint": peer.fingerprint}
-        node.log.append(conn, "peer.paired", body, time=node.now())
+        node.log.append(conn, PAIRED, body, time=node.now())
         node.log.checkpoint(conn)
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from cryptography import x509
 from sqlalchemy import Column, Connection, String, Table, insert, select, update
 
+from compliance import succession
 from compliance.errors import StoreDamaged
 from compliance.store import metadata
 from parties.errors import HandshakeRefused, InvitationError, UnknownPeer
@@ -117,6 +118,17 @@ def pin(conn: Connection, identity: Identity, own: Identity, now: datetime) -> b
             "Find out which of the two is your partner; a pinned identity is never replaced.",
         )
     return known is None
+
+
+def follow(conn: Connection, identity: Identity, own: Identity) -> None:
+    """Trust a partner by another key from now on. Raises SuccessionRefused if the key is taken."""
+    for other in (own, *all_peers(conn)):
+        if other.name != identity.name and other.public_keys & identity.public_keys:
+            raise succession.refused(f"it is a key of {other.name}'s")
+    if len(identity.public_keys) < 3:
+        raise succession.refused("it serves for something else already")
+    text = json.dumps(identity.to_json())
+    conn.execute(update(_peers).where(_peers.c.name == identity.name).values(identity=text))
 
 
 def record_invitation(conn: Connection, serial: int, expires_at: datetime) -> None:

@@ -18,7 +18,15 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2
 
-from parties import agreements, courier, pairing, session, withdrawals, witnessing
+from parties import (
+    agreements,
+    courier,
+    pairing,
+    rotation,
+    session,
+    withdrawals,
+    witnessing,
+)
 from parties.admin import AdminService, ping
 from parties.errors import AlreadyServing, InternalError, PortBusy, TooManyCalls
 from parties.files import write_private
@@ -72,6 +80,9 @@ class PeerService:
             ),
             "WithdrawRows": unary(
                 self.withdraw_rows, peer_pb2.WithdrawalNotice, peer_pb2.WithdrawalAcknowledgement
+            ),
+            "AnnounceKey": unary(
+                self.announce_key, peer_pb2.KeyAnnouncement, peer_pb2.KeyAcknowledgement
             ),
             run: grpc.stream_stream_rpc_method_handler(self.run),
         }
@@ -135,6 +146,12 @@ class PeerService:
         return peer_pb2.WithdrawalAcknowledgement(
             envelope=answer.envelope, entry=answer.entry, proof=answer.proof
         )
+
+    def announce_key(
+        self, request: peer_pb2.KeyAnnouncement, caller: Caller
+    ) -> peer_pb2.KeyAcknowledgement:
+        pinned = rotation.receive(self._node, _paired(caller), request.succession)
+        return peer_pb2.KeyAcknowledgement(fingerprint=pinned.fingerprint)
 
     def check_health(
         self, request: health_pb2.HealthCheckRequest, caller: Caller

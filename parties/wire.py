@@ -209,6 +209,11 @@ class PeerClient:
         reply = self._unary(self._stub.AddCheckpoint, peer_pb2.AddCheckpointRequest(body=body))
         return reply.status, reply.body
 
+    def announce_key(self, succession: bytes) -> str:
+        """The fingerprint that the partner has pinned now."""
+        request = peer_pb2.KeyAnnouncement(succession=succession)
+        return str(self._unary(self._stub.AnnounceKey, request).fingerprint)
+
     def run(self, seconds: float) -> StreamTransport:
         """Open a run; frames travel as the bytes that were hashed."""
         transport = StreamTransport(run_seconds=seconds, silence_seconds=self._silence_seconds)

@@ -22,6 +22,7 @@ from compliance.log import log_entries, tree_size
 from compliance.note import Checkpoint, VerifierKey
 from compliance.witness import Answer
 from federated.errors import ProtocolViolation
+from parties import rotation
 from parties.config import ThirdWitness
 from parties.errors import (
     PeerRefused,
@@ -49,6 +50,7 @@ def ask(node: Node, peer: Identity) -> bool:
     SplitView and LogRolledBack: then one of the two logs was rewritten.
     """
     try:
+        rotation.announce(node, peer)
         with node.dial(peer) as client:
             return _ask(
                 node,

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use crate::error::{Result, refuse};
 use crate::strings::Strings;
 
-/// Entries to a unit of parallel work.
+/// Entries to a unit of parallel work; fewer are not worth waking a thread for.
 const BLOCK: usize = 1024;
 
 /// How deep values may nest; the program's own entries need two.
@@ -30,11 +30,11 @@ pub fn plain(leaves: Strings<'_>, columns: &[Column<'_>], apart: &[u8]) -> Resul
             refuse!("{} values for {} entries", column.values.len(), leaves.len());
         }
     }
-    Ok((0..leaves.len())
-        .into_par_iter()
-        .with_min_len(BLOCK)
-        .map(|i| is_plain(leaves.get(i), columns, i, apart).is_some())
-        .collect())
+    let plain = |i| is_plain(leaves.get(i), columns, i, apart).is_some();
+    if leaves.len() <= BLOCK {
+        return Ok((0..leaves.len()).map(plain).collect());
+    }
+    Ok((0..leaves.len()).into_par_iter().with_min_len(BLOCK).map(plain).collect())
 }
 
 fn is_plain(leaf: &[u8], columns: &[Column<'_>], i: usize, apart: &[u8]) -> Option<()> {

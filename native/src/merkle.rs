@@ -5,7 +5,8 @@ use sha2::{Digest, Sha256};
 
 use crate::strings::Strings;
 
-/// Hashes to a unit of parallel work.
+/// Hashes to a unit of parallel work. Fewer are done at once by who asks: waking a thread of the
+/// pool takes longer, and on a busy machine much longer.
 const BLOCK: usize = 1024;
 
 pub fn root(leaves: Strings<'_>) -> [u8; 32] {
@@ -22,15 +23,18 @@ pub fn root(leaves: Strings<'_>) -> [u8; 32] {
 }
 
 pub fn leaf_hashes(leaves: Strings<'_>) -> Vec<[u8; 32]> {
-    (0..leaves.len())
-        .into_par_iter()
-        .with_min_len(BLOCK)
-        .map(|i| Sha256::new().chain_update([0]).chain_update(leaves.get(i)).finalize().into())
-        .collect()
+    let hash = |i| Sha256::new().chain_update([0]).chain_update(leaves.get(i)).finalize().into();
+    if leaves.len() <= BLOCK {
+        return (0..leaves.len()).map(hash).collect();
+    }
+    (0..leaves.len()).into_par_iter().with_min_len(BLOCK).map(hash).collect()
 }
 
 /// The nodes above neighbours; an odd last one has none.
 pub fn parents(children: &[[u8; 32]]) -> Vec<[u8; 32]> {
+    if children.len() <= 2 * BLOCK {
+        return children.chunks_exact(2).map(parent).collect();
+    }
     children.par_chunks_exact(2).with_min_len(BLOCK).map(parent).collect()
 }
 

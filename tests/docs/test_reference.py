@@ -32,7 +32,7 @@ from compliance.note import COSIGNATURE, Checkpoint, VerifierKey, sign
 from compliance.signing import Envelope
 from compliance.witness import Request
 from federated.identifiers import Kind
-from parties import agreements, audits, consents, session, withdrawals, witnessing
+from parties import agreements, audits, consents, rotation, session, withdrawals, witnessing
 from parties import people as users
 from parties.cli import app
 from parties.config import Config, Home, ThirdWitness
@@ -253,6 +253,8 @@ def test_every_entry_is_of_a_type_that_is_described(
             )
     bank, shop = nodes
     bank.renew_certificate()
+    rotation.rotate(bank, "witness")
+    assert rotation.announce_to_all(bank) == []
     with pytest.raises(AgreementRefusal):
         session.plan(bank, text("job-overlap.yaml").replace("credit-offer\n", "advertising\n"))
     cancelled = session.Control()

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from protos.concordat.v1 import run_pb2 as protos_dot_concordat_dot_v1_dot_run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eprotos/concordat/v1/peer.proto\x12\x0c\x63oncordat.v1\x1a\x1dprotos/concordat/v1/run.proto\"\x8b\x01\n\x08Identity\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sector\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x15\n\rauthority_pem\x18\x04 \x01(\t\x12\x13\n\x0bsigning_key\x18\x05 \x01(\x0c\x12\x0f\n\x07log_key\x18\x06 \x01(\t\x12\x13\n\x0bwitness_key\x18\x07 \x01(\t\"\"\n\x0e\x41greementOffer\x12\x10\n\x08\x65nvelope\x18\x01 \x01(\x0c\"\"\n\x0e\x41greementReply\x12\x10\n\x08\x65nvelope\x18\x01 \x01(\x0c\"$\n\x10WithdrawalNotice\x12\x10\n\x08\x65nvelope\x18\x01 \x01(\x0c\"K\n\x19WithdrawalAcknowledgement\x12\x10\n\x08\x65nvelope\x18\x01 \x01(\x0c\x12\r\n\x05\x65ntry\x18\x02 \x01(\x0c\x12\r\n\x05proof\x18\x03 \x01(\x0c\"$\n\x14\x41\x64\x64\x43heckpointRequest\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\"2\n\x12\x41\x64\x64\x43heckpointReply\x12\x0e\n\x06status\x18\x01 \x01(\r\x12\x0c\n\x04\x62ody\x18\x02 \x01(\x0c\x32\xf1\x02\n\x04Peer\x12\x36\n\x04Pair\x12\x16.concordat.v1.Identity\x1a\x16.concordat.v1.Identity\x12L\n\x0eOfferAgreement\x12\x1c.concordat.v1.AgreementOffer\x1a\x1c.concordat.v1.AgreementReply\x12U\n\rAddCheckpoint\x12\".concordat.v1.AddCheckpointRequest\x1a .concordat.v1.AddCheckpointReply\x12W\n\x0cWithdrawRows\x12\x1e.concordat.v1.WithdrawalNotice\x1a\'.concordat.v1.WithdrawalAcknowledgement\x12\x33\n\x03Run\x12\x13.concordat.v1.Frame\x1a\x13.concordat.v1.Frame(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eprotos/concordat/v1/peer.proto\x12\x0c\x63oncordat.v1\x1a\x1dprotos/concordat/v1/run.proto\"\x8b\x01\n\x08Identity\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sector\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x15\n\rauthority_pem\x18\x04 \x01(\t\x12\x13\n\x0bsigning_key\x18\x05 \x01(\x0c\x12\x0f\n\x07log_key\x18\x06 \x01(\t\x12\x13\n\x0bwitness_key\x18\x07 \x01(\t\"\"\n\x0e\x41greementOffer\x12\x10\n\x08\x65nvelope\x18\x01 \x01(\x0c\"\"\n\x0e\x41greementReply\x12\x10\n\x08\x65nvelope\x18\x01 \x01(\x0c\"$\n\x10WithdrawalNotice\x12\x10\n\x08\x65nvelope\x18\x01 \x01(\x0c\"K\n\x19WithdrawalAcknowledgement\x12\x10\n\x08\x65nvelope\x18\x01 \x01(\x0c\x12\r\n\x05\x65ntry\x18\x02 \x01(\x0c\x12\r\n\x05proof\x18\x03 \x01(\x0c\"%\n\x0fKeyAnnouncement\x12\x12\n\nsuccession\x18\x01 \x01(\x0c\")\n\x12KeyAcknowledgement\x12\x13\n\x0b\x66ingerprint\x18\x01 \x01(\t\"$\n\x14\x41\x64\x64\x43heckpointRequest\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\"2\n\x12\x41\x64\x64\x43heckpointReply\x12\x0e\n\x06status\x18\x01 \x01(\r\x12\x0c\n\x04\x62ody\x18\x02 \x01(\x0c\x32\xc1\x03\n\x04Peer\x12\x36\n\x04Pair\x12\x16.concordat.v1.Identity\x1a\x16.concordat.v1.Identity\x12L\n\x0eOfferAgreement\x12\x1c.concordat.v1.AgreementOffer\x1a\x1c.concordat.v1.AgreementReply\x12U\n\rAddCheckpoint\x12\".concordat.v1.AddCheckpointRequest\x1a .concordat.v1.AddCheckpointReply\x12W\n\x0cWithdrawRows\x12\x1e.concordat.v1.WithdrawalNotice\x1a\'.concordat.v1.WithdrawalAcknowledgement\x12N\n\x0b\x41nnounceKey\x12\x1d.concordat.v1.KeyAnnouncement\x1a .concordat.v1.KeyAcknowledgement\x12\x33\n\x03Run\x12\x13.concordat.v1.Frame\x1a\x13.concordat.v1.Frame(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,10 +42,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WITHDRAWALNOTICE']._serialized_end=329
   _globals['_WITHDRAWALACKNOWLEDGEMENT']._serialized_start=331
   _globals['_WITHDRAWALACKNOWLEDGEMENT']._serialized_end=406
-  _globals['_ADDCHECKPOINTREQUEST']._serialized_start=408
-  _globals['_ADDCHECKPOINTREQUEST']._serialized_end=444
-  _globals['_ADDCHECKPOINTREPLY']._serialized_start=446
-  _globals['_ADDCHECKPOINTREPLY']._serialized_end=496
-  _globals['_PEER']._serialized_start=499
-  _globals['_PEER']._serialized_end=868
+  _globals['_KEYANNOUNCEMENT']._serialized_start=408
+  _globals['_KEYANNOUNCEMENT']._serialized_end=445
+  _globals['_KEYACKNOWLEDGEMENT']._serialized_start=447
+  _globals['_KEYACKNOWLEDGEMENT']._serialized_end=488
+  _globals['_ADDCHECKPOINTREQUEST']._serialized_start=490
+  _globals['_ADDCHECKPOINTREQUEST']._serialized_end=526
+  _globals['_ADDCHECKPOINTREPLY']._serialized_start=528
+  _globals['_ADDCHECKPOINTREPLY']._serialized_end=578
+  _globals['_PEER']._serialized_start=581
+  _globals['_PEER']._serialized_end=1030
 # @@protoc_insertion_point(module_scope)

@@ -51,6 +51,18 @@ class WithdrawalAcknowledgement(_message.Message):
     proof: bytes
     def __init__(self, envelope: _Optional[bytes] = ..., entry: _Optional[bytes] = ..., proof: _Optional[bytes] = ...) -> None: ...
 
+class KeyAnnouncement(_message.Message):
+    __slots__ = ("succession",)
+    SUCCESSION_FIELD_NUMBER: _ClassVar[int]
+    succession: bytes
+    def __init__(self, succession: _Optional[bytes] = ...) -> None: ...
+
+class KeyAcknowledgement(_message.Message):
+    __slots__ = ("fingerprint",)
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    fingerprint: str
+    def __init__(self, fingerprint: _Optional[str] = ...) -> None: ...
+
 class AddCheckpointRequest(_message.Message):
     __slots__ = ("body",)
     BODY_FIELD_NUMBER: _ClassVar[int]

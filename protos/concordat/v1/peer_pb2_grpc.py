@@ -56,6 +56,11 @@ class PeerStub:
                 request_serializer=protos_dot_concordat_dot_v1_dot_peer__pb2.WithdrawalNotice.SerializeToString,
                 response_deserializer=protos_dot_concordat_dot_v1_dot_peer__pb2.WithdrawalAcknowledgement.FromString,
                 _registered_method=True)
+        self.AnnounceKey = channel.unary_unary(
+                '/concordat.v1.Peer/AnnounceKey',
+                request_serializer=protos_dot_concordat_dot_v1_dot_peer__pb2.KeyAnnouncement.SerializeToString,
+                response_deserializer=protos_dot_concordat_dot_v1_dot_peer__pb2.KeyAcknowledgement.FromString,
+                _registered_method=True)
         self.Run = channel.stream_stream(
                 '/concordat.v1.Peer/Run',
                 request_serializer=protos_dot_concordat_dot_v1_dot_run__pb2.Frame.SerializeToString,
@@ -97,6 +102,13 @@ class PeerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AnnounceKey(self, request, context):
+        """Tells that a key of the caller's is followed by another; the answer acknowledges.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Run(self, request_iterator, context):
         """One run, from hello to completion.
         """
@@ -126,6 +138,11 @@ def add_PeerServicer_to_server(servicer, server):
                     servicer.WithdrawRows,
                     request_deserializer=protos_dot_concordat_dot_v1_dot_peer__pb2.WithdrawalNotice.FromString,
                     response_serializer=protos_dot_concordat_dot_v1_dot_peer__pb2.WithdrawalAcknowledgement.SerializeToString,
+            ),
+            'AnnounceKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.AnnounceKey,
+                    request_deserializer=protos_dot_concordat_dot_v1_dot_peer__pb2.KeyAnnouncement.FromString,
+                    response_serializer=protos_dot_concordat_dot_v1_dot_peer__pb2.KeyAcknowledgement.SerializeToString,
             ),
             'Run': grpc.stream_stream_rpc_method_handler(
                     servicer.Run,
@@ -242,6 +259,33 @@ class Peer:
             '/concordat.v1.Peer/WithdrawRows',
             protos_dot_concordat_dot_v1_dot_peer__pb2.WithdrawalNotice.SerializeToString,
             protos_dot_concordat_dot_v1_dot_peer__pb2.WithdrawalAcknowledgement.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AnnounceKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/concordat.v1.Peer/AnnounceKey',
+            protos_dot_concordat_dot_v1_dot_peer__pb2.KeyAnnouncement.SerializeToString,
+            protos_dot_concordat_dot_v1_dot_peer__pb2.KeyAcknowledgement.FromString,
             options,
             channel_credentials,
             insecure,
