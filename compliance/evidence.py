@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -200,6 +200,8 @@ def export(
     """
     with folder(path) as made:
         shown, runs = _add_log(source, made, scope)
+        if not scope.whole:
+            source = _concerned(source, runs)
         add_receipts(source, made, runs, every=scope.whole)
         if scope.whole:
             _add_everything_else(source, made)
@@ -281,6 +283,19 @@ def _add_everything_else(source: Source, made: Folder) -> None:
         with made.file(name) as file:
             for document in conn.execute(query).scalars():
                 file.write(document + b"\n")
+
+
+def _concerned(source: Source, runs: Iterable[str]) -> Source:
+    """The source as far as runs are concerned: who else is a partner is not to be shown."""
+    parties = {source.name}
+    for run in runs:
+        intent = receipt.find(source.conn, run, "intent")
+        if intent is not None:
+            said = receipt.started(intent)
+            parties |= {said[role]["party"] for role in ("bank", "partner")}
+    keys = {name: key for name, key in source.keys.items() if name in parties}
+    partners = {name: key for name, key in source.partners.items() if name in parties}
+    return replace(source, keys=keys, partners=partners)
 
 
 def _agreement(intent: bytes) -> tuple[str, int]:

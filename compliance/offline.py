@@ -849,8 +849,8 @@ def summary(one: Evidence) -> None:
     done = {run for run, kind in one.receipts if kind == "completion"}
     started = {run for run, kind in one.receipts if kind == "intent"}
     add(
-        f"{len(started)} runs were started, each signed by both under an agreement valid then; "
-        f"{len(done)} of them are complete, what went in released by the gate."
+        f"Runs started, each signed by both under an agreement valid then: {len(started)}; "
+        f"complete, what went in released by the gate: {len(done)}."
     )
     one.open += [f"Run {run} was started and is not complete." for run in sorted(started - done)]
     if not one.cosigned:

@@ -199,18 +199,29 @@ def test_the_whole_log_holds(story: Story, tmp_path: Path) -> None:
     assert f"has {size} entries; {size} of them are shown" in said
     assert f"partner/witness has cosigned the first {size - 1} entries" in said
     assert "agreement credit-2026, version 1" in said
-    assert "2 runs were started" in said
-    assert "1 of them are complete" in said
+    assert "under an agreement valid then: 2;" in said
+    assert "released by the gate: 1." in said
     assert f"Run {story.unfinished.run} was started and is not complete." in said
 
 
 def test_one_run_holds_and_shows_no_other(story: Story, tmp_path: Path) -> None:
     folder = story.export(tmp_path / "run", Scope(run=story.run.run))
-    assert "1 runs were started" in holds(folder)
+    assert "under an agreement valid then: 1;" in holds(folder)
     text = b"".join(path.read_bytes() for path in folder.rglob("*.jsonl")).decode()
     assert story.run.run in text
     assert story.unfinished.run not in text
     assert "consent.import" not in text
+    stranger = SigningKey.generate()
+    with read(story.bank.engine) as conn:
+        source = story.source(conn)
+        keys = {**source.keys, "stranger": stranger.public}
+        others = {**source.partners, "stranger": VerifierKey("stranger/log", stranger.public)}
+        source = replace(source, keys=keys, partners=others)
+        evidence.export(source, tmp_path / "part", Scope(run=story.run.run), time=NOW)
+        evidence.export(source, tmp_path / "all", Scope(), time=NOW)
+    assert b"stranger" not in (tmp_path / "part" / "keys.json").read_bytes()
+    assert b"stranger" in (tmp_path / "all" / "keys.json").read_bytes()
+    assert fails(tmp_path / "part") == []
 
 
 @pytest.mark.parametrize(("since", "until"), [(0, None), (None, 1), (-1, 1)])
@@ -219,7 +230,9 @@ def test_a_time_holds(story: Story, tmp_path: Path, since: int | None, until: in
         name: None if number is None else NOW + timedelta(hours=number)
         for name, number in (("since", since), ("until", until))
     }
-    assert "2 runs were started" in holds(story.export(tmp_path / "time", Scope(**hours)))
+    assert "under an agreement valid then: 2;" in holds(
+        story.export(tmp_path / "time", Scope(**hours))
+    )
 
 
 def test_what_is_not_in_the_log_is_a_numbered_error(story: Story, tmp_path: Path) -> None:
