@@ -4,6 +4,8 @@
 //! All of it is constant time in the values (but for [`fixed_base`], which says so), and owned
 //! numbers are wiped.
 
+#[cfg(target_arch = "x86_64")]
+mod adx;
 pub mod batch;
 pub mod fixed_base;
 pub mod montgomery;

@@ -1,5 +1,7 @@
 //! Arithmetic modulo an odd number in Montgomery form: x stands as xR, R = 2^(64 * limbs).
 
+#[cfg(target_arch = "x86_64")]
+use crate::bigint::adx;
 use crate::bigint::{Limbs, below, choose, multiply, remainder, subtract, zeros};
 
 /// Bits of an exponent taken at a time. All of the table is read each time.
@@ -51,11 +53,56 @@ impl Modulus {
 
     /// (ab + number + quotient * m)/R, without reduction, or the same without ab. The number before
     /// and after is `out` and a limb above. `digit` is told the quotient, limb by limb.
-    ///
+    #[inline(always)]
+    pub(super) fn add_product(
+        &self,
+        factors: Option<(&[u64], &[u64])>,
+        out: &mut [u64],
+        top: u64,
+        digit: impl FnMut(usize, u64),
+    ) -> u64 {
+        #[cfg(target_arch = "x86_64")]
+        if adx::available() {
+            return self.add_product_by_rows(factors, out, top, digit);
+        }
+        self.add_product_anywhere(factors, out, top, digit)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn add_product_by_rows(
+        &self,
+        factors: Option<(&[u64], &[u64])>,
+        out: &mut [u64],
+        mut top: u64,
+        mut digit: impl FnMut(usize, u64),
+    ) -> u64 {
+        let len = self.len();
+        // Every two rows leave a limb of zero behind.
+        let mut sums = zeros(2 * len);
+        sums[..len].copy_from_slice(&out[..len]);
+        for i in 0..len {
+            let (row, above) = sums[i..].split_at_mut(len);
+            // SAFETY: only called where these instructions are.
+            let carry_a = match factors {
+                Some((a, b)) => unsafe { adx::multiply_add_row(row, &a[..len], b[i]) },
+                None => 0,
+            };
+            let quotient = row[0].wrapping_mul(self.negative_inverse);
+            digit(i, quotient);
+            let carry_m = unsafe { adx::multiply_add_row(row, &self.limbs, quotient) };
+            let sum = u128::from(top) + u128::from(carry_a) + u128::from(carry_m);
+            above[0] = sum as u64;
+            top = (sum >> 64) as u64;
+        }
+        out[..len].copy_from_slice(&sums[len..]);
+        top
+    }
+
     /// Multiplication and reduction advance together, one limb of b at a time: two chains of
     /// carries that do not wait for each other.
     #[inline(always)]
-    pub(super) fn add_product(
+    fn add_product_anywhere(
         &self,
         factors: Option<(&[u64], &[u64])>,
         out: &mut [u64],
@@ -201,6 +248,37 @@ mod tests {
                     modulus.subtract(&difference, &negated, &mut sum);
                     assert_eq!(*sum, a);
                     assert!(below(&difference, &m));
+                }
+            }
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn rows_agree_with_what_runs_anywhere() {
+        if !adx::available() {
+            return;
+        }
+        for m in SIZES.into_iter().chain([9, 18]).flat_map(moduli) {
+            let modulus = Modulus::new(&m);
+            let all_ones = vec![u64::MAX; m.len()];
+            for number in operands(&m).iter().chain([&all_ones]) {
+                let others = operands(&m);
+                let factors = others.iter().map(|b| Some((number.as_slice(), b.as_slice())));
+                for factors in factors.chain([None]) {
+                    for top in [0, 1] {
+                        let (mut rows, mut anywhere) = (number.clone(), number.clone());
+                        let (mut quotient, mut expected) = (vec![], vec![]);
+                        let above = [
+                            modulus.add_product_by_rows(factors, &mut rows, top, |i, limb| {
+                                quotient.push((i, limb));
+                            }),
+                            modulus.add_product_anywhere(factors, &mut anywhere, top, |i, limb| {
+                                expected.push((i, limb));
+                            }),
+                        ];
+                        assert_eq!((above[0], rows, quotient), (above[1], anywhere, expected));
+                    }
                 }
             }
         }
