@@ -80,6 +80,13 @@ class AdminService(admin_pb2_grpc.AdminServicer):
         except ConcordatError as error:
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, _details(error))
 
+    def ListUnderWay(  # noqa: N802
+        self, request: admin_pb2.UnderWayRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.UnderWayReply:
+        stages = list(self._node.stages.items())
+        runs = [admin_pb2.UnderWay(run=run, **stage.now()) for run, stage in stages]
+        return admin_pb2.UnderWayReply(runs=runs)
+
     def GrantConsent(  # noqa: N802
         self, request: admin_pb2.ConsentRequest, context: grpc.ServicerContext
     ) -> admin_pb2.ConsentReply:
@@ -360,6 +367,14 @@ def signed_consent(
         finally:
             steps.put(None)
     raise InternalError("The node ended the call without an answer.", "Look at its own log.")
+
+
+def under_way(home: Home) -> list[dict[str, Any]]:
+    """How far each run under way is, as `runs.Stages.now` says. Raises NotServing."""
+    with _stub(home) as stub:
+        reply = stub.ListUnderWay(admin_pb2.UnderWayRequest(), timeout=5)
+    names = [field.name for field in admin_pb2.UnderWay.DESCRIPTOR.fields]
+    return [{name: getattr(one, name) for name in names} for one in reply.runs]
 
 
 def run_job(

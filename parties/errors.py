@@ -244,5 +244,11 @@ class FormRefused(ConcordatError):
     code = "E663"
 
 
+class FormUnfit(ConcordatError):
+    """A field of a form at the console is missing, or cannot be read."""
+
+    code = "E664"
+
+
 class InternalError(ConcordatError):
     code = "E699"

@@ -116,6 +116,7 @@ class Node:
         self.unsettled = False  # whether how a run ended could not be recorded
         self.honouring = threading.Lock()  # one withdrawal notice at a time
         self.controls: dict[str, Cancellable] = {}  # of the runs under way, by their ids
+        self.stages: dict[str, runs.Stages] = {}  # the same
 
     @classmethod
     def open(cls, home: Home) -> "Node":

@@ -141,6 +141,7 @@ class Stages:
     listener: Callable[[str, int, int], None] = lambda stage, done, total: None
     traffic: Callable[[], tuple[int, int]] = lambda: (0, 0)
     costs: dict[str, Stage] = field(default_factory=dict)
+    reached: tuple[int, int] = (0, 0)  # of the current stage: how far, of how much (or 0)
     _current: str | None = None
     _mark: tuple[float, float, int, int] = (0.0, 0.0, 0, 0)
 
@@ -149,7 +150,21 @@ class Stages:
         if stage != self._current:
             self.close()
             self._current = stage
+        self.reached = (done, total)
         self.listener(stage, done, total)
+
+    def now(self) -> dict[str, Any]:
+        """How far the run is: stage, done, total, seconds in the stage, bytes either way."""
+        done, total = self.reached
+        sent, received = self.traffic()
+        return {
+            "stage": self._current or "",
+            "done": done,
+            "total": total,
+            "seconds": time.monotonic() - self._mark[0],
+            "bytes_sent": sent,
+            "bytes_received": received,
+        }
 
     def close(self) -> None:
         """Charge what was spent since the last change to the current stage."""

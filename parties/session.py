@@ -398,7 +398,7 @@ class Session:
         """
         node, report = self.node, self.report
         failure: ConcordatError | None = None
-        node.controls[self.run] = control
+        node.controls[self.run], node.stages[self.run] = control, self.stages
         try:
             with node.writing() as conn:
                 runs.record_start(
@@ -423,7 +423,7 @@ class Session:
             _logger.exception("run %s failed", self.run)
             failure = InternalError("The node failed in this run.", "Look at the node's own log.")
         finally:
-            del node.controls[self.run]
+            del node.controls[self.run], node.stages[self.run]
         self.stages.close()
         state = _state(failure)
         report["stages"] = {name: asdict(cost) for name, cost in self.stages.costs.items()}

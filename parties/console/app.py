@@ -28,7 +28,18 @@ from compliance.signing import SigningKey
 from parties import people
 from parties.console import sealed
 from parties.console.guard import Application, Guard
-from parties.console.pages import account, agreements, approvals, home, runs, verify
+from parties.console.pages import (
+    account,
+    agreements,
+    approvals,
+    exports,
+    home,
+    jobs,
+    peers,
+    runs,
+    verify,
+)
+from parties.console.pages import people as persons
 from parties.console.visit import (
     Console,
     SignedOut,
@@ -65,7 +76,10 @@ def make(console: Console) -> Application:
     app.state.console = console
     app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
     app.state.verifications = verify.Verifications()
-    for page in (home, account, approvals, agreements, runs, verify):
+    for page in (
+        *(home, account, approvals, persons, agreements),
+        *(runs, verify, exports, jobs, peers),
+    ):
         app.include_router(page.router)
     app.add_api_route("/sign-in", _sign_in_page, methods=["GET"])
     app.add_api_route("/sign-in/password", _with_password, methods=["POST"])

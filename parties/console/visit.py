@@ -2,7 +2,7 @@
 
 import hmac
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time
 from pathlib import Path
 from threading import Lock
 from time import monotonic
@@ -17,11 +17,15 @@ from compliance.errors import NotAllowed, UserUnknown, WrongUserKey
 from compliance.people import Role, User
 from parties.console import words
 from parties.console.sessions import Attempts, Clock, Session, Sessions
-from parties.errors import FormRefused
+from parties.errors import FormRefused, FormUnfit
 from parties.node import Node
 
 _LANGUAGE = "concordat-language"
-_SECTIONS = ("home", "approvals", "agreements", "runs", "verify")
+_SECTIONS = (
+    *("home", "approvals", "people", "agreements", "runs", "verify", "exports"),
+    *("jobs", "peers"),
+)
+_ABOUT_PEOPLE = {"people", "exports"}  # not for engineers
 _PAGES = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
     autoescape=True,
@@ -101,7 +105,11 @@ class Visit:
             form_token=self.session.form_token,
             notes=[self.say(name, **said) for name, said in notes],
             may=self.may,
-            sections=_SECTIONS,
+            sections=[
+                name
+                for name in _SECTIONS
+                if self.may("officer", "auditor") or name not in _ABOUT_PEOPLE
+            ],
             **values,
         )
 
@@ -152,6 +160,16 @@ def shown_time(value: str | datetime | None) -> str:
         return "–"
     at = datetime.fromisoformat(value) if isinstance(value, str) else value
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def day(text: str) -> datetime | None:
+    """The beginning of a day in UTC, as a field for a date gives it. Raises FormUnfit."""
+    if not text:
+        return None
+    try:
+        return datetime.combine(date.fromisoformat(text), time(), UTC)
+    except ValueError as error:
+        raise FormUnfit("This is no date.", "Write it as 2026-01-31.") from error
 
 
 def spaced(name: str) -> str:

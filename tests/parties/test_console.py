@@ -2,7 +2,9 @@
 
 import json
 import stat
+import subprocess
 import threading
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.error import URLError
@@ -29,6 +31,7 @@ from compliance.signing import SigningKey
 from parties import people
 from parties.cli import app as commands
 from parties.console import app, guard, sealed, server, sessions, words
+from parties.console.pages import jobs
 from parties.console.visit import Console
 from parties.errors import PasswordUnfit, PortBusy
 from parties.node import Node
@@ -457,3 +460,21 @@ def test_an_unforeseen_failure_is_no_trace(console: Console) -> None:
     assert words.say("en", "failure.broken") in answer.text
     assert "Traceback" not in answer.text
     assert "TypeError" not in answer.text
+
+
+def test_a_wheel_holds_all_that_the_console_reads() -> None:
+    """Maturin packs whatever lies in these packages and git does not ignore, and what it names."""
+    root = Path(app.__file__).parents[2]
+    settings = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["tool"]["maturin"]
+    room = Path(app.__file__).parent
+    assert room.relative_to(root).parts[0] in settings["python-packages"]
+    read = [path for name in ("templates", "static", "words") for path in (room / name).iterdir()]
+    names = [str(path.relative_to(root)) for path in read]
+    assert len(names) > 20
+    ignored = subprocess.run(
+        ["git", "check-ignore", *names], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert not ignored.stdout
+    assert {path.name for path in root.glob(settings["include"][-1])} == {
+        path.name for path in jobs.ERRORS.glob("*.md")
+    }

@@ -14,7 +14,7 @@ LANGUAGES = list(words.LANGUAGES)
 # Families whose last part is a word of ours, put together where it is said.
 FAMILIES = (
     *("act.", "agreements.", "entry.", "failure.", "job.", "nav.", "role.", "runs.", "state."),
-    *("step.", "term.", "verified.", "verify."),
+    *("people.", "peers.", "register.", "step.", "term.", "verified.", "verify."),
 )
 
 

@@ -14,7 +14,7 @@ from compliance.people import Proposal
 from compliance.register import Registered
 from parties import agreements
 from parties.console.visit import Reading, Text, Writing
-from parties.errors import FormRefused
+from parties.errors import FormUnfit
 from parties.node import Node
 
 router = APIRouter()
@@ -81,7 +81,7 @@ def declare(visit: Writing, name: str, version: int, step: str, reason: Text = "
     if step not in _STEPS:
         raise AgreementUnknown("An agreement has no such step.", "Choose one on its page.")
     if len(reason) > MAX_REASON or not (reason.strip() or step == "resume"):
-        raise FormRefused(
+        raise FormUnfit(
             f"A reason is needed, of at most {MAX_REASON} characters.",
             "Say in a few words why; the partner reads it, too.",
         )

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 from sqlalchemy import func, select
 
-from compliance import lifecycle, people, register
+from compliance import lifecycle, people, register, withdrawal
 from compliance.canonical import parse
 from compliance.log import cosignatures, log_entries, tree_size
 from parties import consents
@@ -30,6 +30,7 @@ def show(visit: Reading) -> Response:
     recent = [run for run in node.runs() if run["started_at"] >= since]
     with node.reading() as conn:
         pending = people.pending(conn)
+        told = withdrawal.every(conn, now=node.now())
         untold = [
             notice
             for name in dict.fromkeys(held.agreement.agreement for held in register.every(conn))
@@ -40,6 +41,11 @@ def show(visit: Reading) -> Response:
         log=log_state(node),
         pending=pending,
         untold=untold,
+        withdrawals=[
+            one
+            for one in told
+            if one["state"] != "acknowledged" and one["from"] == node.config.name
+        ],
         expiring=consents.expiring(node, node.now() + _SOON),
         states=Counter(run["state"] for run in recent),
         recent=recent[:8],

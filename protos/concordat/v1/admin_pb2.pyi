@@ -40,6 +40,34 @@ class CancelReply(_message.Message):
     run: str
     def __init__(self, run: _Optional[str] = ...) -> None: ...
 
+class UnderWayRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class UnderWayReply(_message.Message):
+    __slots__ = ("runs",)
+    RUNS_FIELD_NUMBER: _ClassVar[int]
+    runs: _containers.RepeatedCompositeFieldContainer[UnderWay]
+    def __init__(self, runs: _Optional[_Iterable[_Union[UnderWay, _Mapping]]] = ...) -> None: ...
+
+class UnderWay(_message.Message):
+    __slots__ = ("run", "stage", "done", "total", "seconds", "bytes_sent", "bytes_received")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_SENT_FIELD_NUMBER: _ClassVar[int]
+    BYTES_RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    stage: str
+    done: int
+    total: int
+    seconds: float
+    bytes_sent: int
+    bytes_received: int
+    def __init__(self, run: _Optional[str] = ..., stage: _Optional[str] = ..., done: _Optional[int] = ..., total: _Optional[int] = ..., seconds: _Optional[float] = ..., bytes_sent: _Optional[int] = ..., bytes_received: _Optional[int] = ...) -> None: ...
+
 class ConsentRequest(_message.Message):
     __slots__ = ("identifier_kind", "identifier", "purpose", "recipient", "categories", "kind", "granted_at", "expires_at", "at", "reason", "by", "until", "notice")
     IDENTIFIER_KIND_FIELD_NUMBER: _ClassVar[int]

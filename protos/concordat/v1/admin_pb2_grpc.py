@@ -55,6 +55,11 @@ class AdminStub:
                 request_serializer=protos_dot_concordat_dot_v1_dot_admin__pb2.CancelRequest.SerializeToString,
                 response_deserializer=protos_dot_concordat_dot_v1_dot_admin__pb2.CancelReply.FromString,
                 _registered_method=True)
+        self.ListUnderWay = channel.unary_unary(
+                '/concordat.v1.Admin/ListUnderWay',
+                request_serializer=protos_dot_concordat_dot_v1_dot_admin__pb2.UnderWayRequest.SerializeToString,
+                response_deserializer=protos_dot_concordat_dot_v1_dot_admin__pb2.UnderWayReply.FromString,
+                _registered_method=True)
         self.GrantConsent = channel.unary_unary(
                 '/concordat.v1.Admin/GrantConsent',
                 request_serializer=protos_dot_concordat_dot_v1_dot_admin__pb2.ConsentRequest.SerializeToString,
@@ -128,6 +133,13 @@ class AdminServicer:
 
     def CancelRun(self, request, context):
         """Cancels a run under way, ours or one we serve, on both sides.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListUnderWay(self, request, context):
+        """How far the runs under way are, ours and those we serve.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -213,6 +225,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.CancelRun,
                     request_deserializer=protos_dot_concordat_dot_v1_dot_admin__pb2.CancelRequest.FromString,
                     response_serializer=protos_dot_concordat_dot_v1_dot_admin__pb2.CancelReply.SerializeToString,
+            ),
+            'ListUnderWay': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUnderWay,
+                    request_deserializer=protos_dot_concordat_dot_v1_dot_admin__pb2.UnderWayRequest.FromString,
+                    response_serializer=protos_dot_concordat_dot_v1_dot_admin__pb2.UnderWayReply.SerializeToString,
             ),
             'GrantConsent': grpc.unary_unary_rpc_method_handler(
                     servicer.GrantConsent,
@@ -369,6 +386,33 @@ class Admin:
             '/concordat.v1.Admin/CancelRun',
             protos_dot_concordat_dot_v1_dot_admin__pb2.CancelRequest.SerializeToString,
             protos_dot_concordat_dot_v1_dot_admin__pb2.CancelReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListUnderWay(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/concordat.v1.Admin/ListUnderWay',
+            protos_dot_concordat_dot_v1_dot_admin__pb2.UnderWayRequest.SerializeToString,
+            protos_dot_concordat_dot_v1_dot_admin__pb2.UnderWayReply.FromString,
             options,
             channel_credentials,
             insecure,
