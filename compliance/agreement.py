@@ -38,7 +38,7 @@ WRITTEN = "written"
 Token = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$")]
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,128}$")]
 IdentifierKind = Literal["phone", "resident_id", "email", "company_code"]
-Statistic = Literal["count", "sum", "mean", "variance", "share", "histogram"]
+Statistic = Literal["count", "sum", "mean", "variance", "share", "histogram", "ratio"]
 ConsentKind = Literal["general", "separate", "written", "guardian"]
 JobKind = Literal["overlap", "intersect", "insight", "lookup", "score", "evaluate", "stability"]
 RunId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
@@ -140,6 +140,7 @@ class Feature(_Model):
     """A number per person, clipped to [lower, upper] and kept to `decimals` places.
 
     bins are the inner edges of a histogram: (-inf, e1], (e1, e2], ... (ek, inf).
+    over: the feature by whose sum a ratio divides the sum of this one, of people who have both.
     A feature that nobody lacks (may_be_missing: false) takes less room in a ciphertext.
     """
 
@@ -150,6 +151,7 @@ class Feature(_Model):
     decimals: Annotated[int, Field(ge=0, le=9)]
     bins: Annotated[tuple[Number, ...], Field(max_length=100)] = ()
     share: Share | None = None
+    over: Token | None = None
     may_be_missing: bool = True
 
     @property
@@ -208,6 +210,13 @@ class ProvidedLabel(Provided):
 
 class ProvidedFeatures(Provided):
     features: Annotated[dict[Token, Feature], Field(max_length=MAX_FEATURES)] = {}
+
+    @model_validator(mode="after")
+    def _check_over(self) -> Self:
+        for name, feature in self.features.items():
+            if feature.over is not None and feature.over not in self.features.keys() - {name}:
+                raise ValueError(f"features.{name}.over: should name another of the features")
+        return self
 
 
 class Data(_Model):
@@ -627,18 +636,26 @@ def _not_named(agreement: Agreement, job: Job) -> Clauses:
             yield f"{clause}.bins", "a histogram needs its edges there"
         if "share" in statistics and feature.share is None:
             yield f"{clause}.share", "a share needs its condition there"
+        if "ratio" in statistics and feature.over is None:
+            yield f"{clause}.over", "a ratio needs what it divides by there"
         if "variance" in statistics and feature.span**2 >= 2**63:
             yield clause, "its range is too wide for a variance to be exact"
 
 
-def _features(terms: object, job: Job) -> int:
-    return len(terms.features if isinstance(terms, _Tabled | Binned) else job.features)
+def features_read(agreement: Agreement, job: Job) -> list[str]:
+    """The partner's features that the job reads: of an insight, what ratios divide by as well."""
+    terms = getattr(agreement.jobs, job.job)
+    if isinstance(terms, _Tabled | Binned):
+        return list(terms.features)
+    declared = agreement.data.partner.features
+    over = [declared[name].over for name, asked in job.features.items() if "ratio" in asked]
+    return list(dict.fromkeys([*job.features, *(name for name in over if name is not None)]))
 
 
 def _beyond_limits(agreement: Agreement, job: Job, runs: Callable[[timedelta], int]) -> Clauses:
-    limits, terms = agreement.limits, getattr(agreement.jobs, job.job)
+    limits = agreement.limits
     most = limits.features_per_job
-    if most is not None and (count := _features(terms, job)) > most:
+    if most is not None and (count := len(features_read(agreement, job))) > most:
         yield "limits.features_per_job", f"the job uses {count} features"
     for name, (window, words) in _WINDOWS.items():
         limit = getattr(limits, name)
@@ -675,9 +692,7 @@ def disclosure(agreement: Agreement, job: Job) -> Disclosure:
             return learns
         case "insight":
             minimum = agreement.jobs.insight.minimum_group if agreement.jobs.insight else 0
-            asked = "; ".join(
-                f"{name} ({', '.join(job.features[name])})" for name in sorted(job.features)
-            )
+            asked = "; ".join(_asked(agreement, job, name) for name in sorted(job.features))
             return {
                 bank: [
                     sizes[bank],
@@ -696,6 +711,17 @@ def disclosure(agreement: Agreement, job: Job) -> Disclosure:
             return _disclosure_by_name(agreement, job.job)
         case "evaluate" | "stability":
             return _disclosure_of_bins(agreement, job)
+
+
+def _asked(agreement: Agreement, job: Job, name: str) -> str:
+    """A ratio says what it divides by: its node learns both sums, whatever it shows."""
+    over = agreement.data.partner.features[name].over
+    told = (
+        {"ratio": f"ratio to {over} of those who have both, whose sums its node learns"}
+        if over
+        else {}
+    )
+    return f"{name} ({', '.join(told.get(one, one) for one in job.features[name])})"
 
 
 def _disclosure_by_name(agreement: Agreement, kind: Literal["lookup", "score"]) -> Disclosure:

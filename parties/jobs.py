@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from compliance.agreement import Agreement, Binned, Job, Lookup, Score
+from compliance.agreement import Agreement, Binned, Job, Lookup, Score, features_read
 from compliance.canonical import canonical
 from compliance.gate import as_tokens
 from federated._native import SecretKey
@@ -29,6 +29,7 @@ from federated.aggregation.schema import (
     FeatureAggregate,
     FeatureTable,
     Groups,
+    Over,
     Share,
 )
 from federated.arrays import U8
@@ -120,7 +121,7 @@ def columns(agreement: Agreement, job: Job, role: str) -> list[str]:
         return []
     if role == "bank":
         return list(dict.fromkeys(axis.column for axis in agreement.segmentation))
-    return list(job.features)
+    return features_read(agreement, job)
 
 
 def bank(run: Run) -> Outcome:
@@ -216,19 +217,27 @@ def _plain_csv(columns: Mapping[str, Any]) -> bytes:
 
 def _features(agreement: Agreement, job: Job) -> list[Feature]:
     declared = agreement.data.partner.features
-    return [
-        Feature(
-            name=name,
-            statistics=frozenset(statistics),
-            lower=declared[name].lower,
-            upper=declared[name].upper,
-            decimals=declared[name].decimals,
-            bins=declared[name].bins,
-            share=_share(declared[name].share),
-            may_be_missing=declared[name].may_be_missing,
+    found = []
+    for name, statistics in job.features.items():
+        one = declared[name]
+        over = one.over if "ratio" in statistics else None
+        divisor = declared[over] if over else None
+        found.append(
+            Feature(
+                name=name,
+                statistics=frozenset(statistics),
+                lower=one.lower,
+                upper=one.upper,
+                decimals=one.decimals,
+                bins=one.bins,
+                share=_share(one.share),
+                may_be_missing=one.may_be_missing or bool(divisor and divisor.may_be_missing),
+                over=Over(over, divisor.lower, divisor.upper, divisor.decimals)
+                if over and divisor
+                else None,
+            )
         )
-        for name, statistics in job.features.items()
-    ]
+    return found
 
 
 def _share(condition: Any) -> Share | None:
@@ -274,12 +283,19 @@ def _partner_insight(run: Run) -> None:
     if terms is None:
         raise ValueError("the agreement allows no insight")
     features = _features(run.agreement, run.job)
-    columns = _scaled(run, [feature.name for feature in features])
-    values = np.column_stack([column.values for column in columns])
-    present = np.column_stack([column.present for column in columns])
+    names = features_read(run.agreement, run.job)
+    columns = dict(zip(names, _scaled(run, names), strict=True))
+    values = np.column_stack([columns[feature.name].values for feature in features])
+    present = np.column_stack([columns[feature.name].present for feature in features])
+    over = {feature.over.name for feature in features if feature.over}
+    for i, feature in enumerate(features):
+        if feature.over:
+            present[:, i] &= columns[feature.over.name].present
     insight.run_partner(
         run.channel,
-        FeatureTable(run.material.ids, values, present),
+        FeatureTable(
+            run.material.ids, values, present, {name: columns[name].values for name in over}
+        ),
         features,
         run.secret_key(terms.key_bits),
         bank_size=run.peer_size,
@@ -327,7 +343,7 @@ def _insight_rows(
 def _statistics(found: FeatureAggregate | None, asked: set[str]) -> dict[str, Any]:
     """Sums exact, as text if they are not whole; what was divided as the nearest double."""
     values: dict[str, Any] = {"count": found.count if found else None}
-    for name in ("sum", "mean", "variance", "share", "histogram"):
+    for name in ("sum", "mean", "variance", "share", "ratio", "histogram"):
         if name in asked:
             value = getattr(found, name) if found else None
             if isinstance(value, Fraction):

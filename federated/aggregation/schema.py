@@ -1,7 +1,7 @@
 """What an insight asks, what each side puts in, and what comes out."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property
@@ -15,8 +15,8 @@ from federated.errors import AnswersDisagree, FeatureUnfit
 from federated.identifiers import Ids
 from federated.paillier.packing import MAX_VALUE, Columns, Layout
 
-Statistic = Literal["count", "sum", "mean", "variance", "share", "histogram"]
-_MOMENTS = frozenset({"sum", "mean", "variance"})
+Statistic = Literal["count", "sum", "mean", "variance", "share", "histogram", "ratio"]
+_MOMENTS = frozenset({"sum", "mean", "variance", "ratio"})
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,21 @@ class Share:
 
 
 @dataclass(frozen=True)
+class Over:
+    """The column by whose sum a ratio divides, clipped and scaled as a feature is."""
+
+    name: str
+    lower: Decimal
+    upper: Decimal
+    decimals: int = 0
+
+
+@dataclass(frozen=True)
 class FeatureAggregate:
-    """One feature in one segment. count: rows that have it; the rest None if not asked for."""
+    """One feature in one segment. count: rows that have it; the rest None if not asked for.
+
+    ratio: also None where it would divide by zero.
+    """
 
     count: int
     sum: Decimal | None = None
@@ -37,6 +50,7 @@ class FeatureAggregate:
     variance: Fraction | None = None  # of the population
     share: Fraction | None = None
     histogram: tuple[int, ...] | None = None
+    ratio: Fraction | None = None
 
 
 class Asked(Protocol):
@@ -54,7 +68,8 @@ class Feature:
 
     Values are clipped to [lower, upper] and kept to `decimals` places. bins are the inner edges of
     a histogram, e1 < e2 < ... < ek: (-inf, e1], (e1, e2], ... (ek, inf). A category is a number
-    from 0 with an edge at each code but the last.
+    from 0 with an edge at each code but the last. With a ratio, a row without the column that is
+    divided by counts as one without the feature: the minimum holds for rows that have both.
 
     Raises FeatureUnfit for a range that cannot be added up exactly.
     """
@@ -67,6 +82,7 @@ class Feature:
     bins: tuple[Decimal, ...] = ()
     share: Share | None = None
     may_be_missing: bool = True
+    over: Over | None = None
 
     def __post_init__(self) -> None:
         edges = [edge for interval in self._intervals for edge in interval]
@@ -74,7 +90,7 @@ class Feature:
             raise self._unfit("has edges outside its bounds, or bounds that enclose nothing")
         if any(low >= high for low, high in self._intervals):
             raise self._unfit("has bins or a share that hold nothing")
-        if max(abs(self.low), abs(self.high)) > MAX_VALUE // 2:
+        if max(map(abs, (self.low, self.high, *self.over_bounds))) > MAX_VALUE // 2:
             raise self._unfit("is too wide to be added up exactly")
         if max(self.columns.maxima) > MAX_VALUE:
             raise self._unfit("is too wide to be squared exactly, as its variance needs")
@@ -82,6 +98,8 @@ class Feature:
             raise self._unfit("has no bins for a histogram")
         if "share" in self.statistics and self.share is None:
             raise self._unfit("has no condition for a share")
+        if "ratio" in self.statistics and self.over is None:
+            raise self._unfit("has nothing to divide by for a ratio")
 
     @cached_property
     def low(self) -> int:
@@ -94,21 +112,25 @@ class Feature:
 
     @cached_property
     def columns(self) -> Columns:
-        """What a row adds: the value above the lower bound, its square, a 0 or 1 per interval.
+        """What a row adds: the value above the lower bound, its square, that of the column which
+        a ratio divides by, a 0 or 1 per interval.
 
         A feature that is only counted adds a zero, which keeps a block for its count.
         """
         span = self.high - self.low
         maxima = [span] if _MOMENTS & self.statistics else []
         maxima += [span * span] if "variance" in self.statistics else []
+        maxima += [high - low for low, high in [self.over_bounds] if "ratio" in self.statistics]
         maxima += [1 for _ in self._intervals]
         return Columns(self.name, tuple(maxima) or (0,), self.may_be_missing)
 
-    def contributions(self, values: I64, present: Bool) -> list[U64]:
-        """The columns of these rows, each uint64 (n,)."""
+    def contributions(self, values: I64, present: Bool, over: I64 | None = None) -> list[U64]:
+        """The columns of these rows, each uint64 (n,). over: what a ratio divides by."""
         above = np.where(present, values - self.low, 0).astype(np.uint64)
         columns = [above] if _MOMENTS & self.statistics else []
         columns += [above * above] if "variance" in self.statistics else []
+        if "ratio" in self.statistics and over is not None:
+            columns += [np.where(present, over - self.over_bounds[0], 0).astype(np.uint64)]
         columns += [
             (present & (low < values) & (values <= high)).astype(np.uint64)
             for low, high in self._intervals
@@ -122,6 +144,7 @@ class Feature:
         unit = 10**self.decimals
         above = next(following) if _MOMENTS & asked else 0
         squares = next(following) if "variance" in asked else 0
+        over = next(following) if "ratio" in asked else 0
         total = above + count * self.low
         return FeatureAggregate(
             count,
@@ -132,7 +155,28 @@ class Feature:
             else None,
             share=Fraction(next(following), count) if "share" in asked else None,
             histogram=tuple(following) if "histogram" in asked else None,
+            ratio=self._ratio(total, over, count) if "ratio" in asked else None,
         )
+
+    def _ratio(self, total: int, above: int, count: int) -> Fraction | None:
+        divisor = above + count * self.over_bounds[0]
+        if not divisor or self.over is None:
+            return None
+        return Fraction(total * 10**self.over.decimals, divisor * 10**self.decimals)
+
+    @cached_property
+    def over_bounds(self) -> tuple[int, int]:
+        """The bounds of what a ratio divides by, scaled to integers."""
+        if self.over is None:
+            return 0, 0
+        one = Feature(
+            self.over.name,
+            frozenset(),
+            self.over.lower,
+            self.over.upper,
+            self.over.decimals,
+        )
+        return one.low, one.high
 
     @cached_property
     def _intervals(self) -> list[tuple[int, int]]:
@@ -220,11 +264,15 @@ class Table(Protocol[F_contra]):
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """The partner's input: values int64 (rows, features), clipped and scaled; present likewise."""
+    """The partner's input: values int64 (rows, features), clipped and scaled; present likewise.
+
+    over: of each column that a ratio divides by, int64 (rows,), clipped and scaled.
+    """
 
     ids: Ids
     values: I64
     present: Bool
+    over: Mapping[str, I64] = field(default_factory=dict)
 
     def check(self, features: Sequence[Feature]) -> None:
         """Raises FeatureUnfit for a value that is out of bounds or missing where it must not be."""
@@ -233,7 +281,11 @@ class FeatureTable:
             raise ValueError("one row an id, one column a feature")
         for i, feature in enumerate(features):
             values, present = self.values[:, i], self.present[:, i]
-            if (present & ((values < feature.low) | (values > feature.high))).any():
+            outside = (values < feature.low) | (values > feature.high)
+            if (over := self._over(feature)) is not None:
+                lower, upper = feature.over_bounds
+                outside |= (over < lower) | (over > upper)
+            if (present & outside).any():
                 raise FeatureUnfit(
                     f"Feature {feature.name} has values outside its declared bounds.",
                     "Clip them to the bounds.",
@@ -247,12 +299,18 @@ class FeatureTable:
     def pack(self, rows: U64, features: Sequence[Feature], layout: Layout) -> U64:
         """The plaintexts of these rows: uint64 (n * plaintexts, limbs)."""
         values, present = self.values[rows], self.present[rows]
-        columns = [
-            column
-            for i, feature in enumerate(features)
-            for column in feature.contributions(values[:, i], present[:, i])
-        ]
+        columns = []
+        for i, feature in enumerate(features):
+            over = self._over(feature)
+            divisor = None if over is None else over[rows]
+            columns += feature.contributions(values[:, i], present[:, i], divisor)
         return layout.pack(np.column_stack(columns), present)
+
+    def _over(self, feature: Feature) -> I64 | None:
+        """What its ratio divides by, if it is asked for."""
+        if "ratio" not in feature.statistics or feature.over is None:
+            return None
+        return self.over[feature.over.name]
 
 
 @dataclass(frozen=True)

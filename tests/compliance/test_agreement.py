@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from institutions import AGREEMENT, INSIGHT, NOW, YAML
 
-from compliance.agreement import MINIMUM_GROUP_FLOOR, Agreement, Job, disclosure, permits
+from compliance.agreement import (
+    MINIMUM_GROUP_FLOOR,
+    Agreement,
+    Job,
+    disclosure,
+    features_read,
+    permits,
+)
 from compliance.canonical import canonical
 from compliance.document import MAX_CHARACTERS
 from compliance.errors import AgreementInvalid, AgreementRefusal, JobInvalid, NotCanonical
@@ -71,6 +78,8 @@ def test_the_order_in_which_names_are_written_does_not_matter(random):
         ("bins: [-1, 0, 2]", "bins: [0, 9]", "between lower and upper"),
         ("share: {above: 0}", "share: {above: 2, up_to: 0}", "pay_0: share should say"),
         ("share: {above: 0}", "share: {}", "pay_0: share should say"),
+        ("share: {above: 0}", "over: pay_1", "pay_0.over: should name another of the features"),
+        ("share: {above: 0}", "over: pay_0", "pay_0.over: should name another of the features"),
         ("unit: TWD", "kind: text, unit: TWD", "kind: should be 'numeric'"),
         ('label: "-29"', "label: -29", r"segmentation\[1\].bands\[1\].label: should be text"),
         (", upper: 49}", "}", "every band but the last"),
@@ -376,6 +385,26 @@ def test_a_variance_needs_a_range_whose_square_is_exact():
     permits(bounded(3037000500), job(features={"bill_amt1": ["mean"]}), now=NOW, runs=none)
     with pytest.raises(AgreementRefusal, match="too wide"):
         permits(bounded(3037000500), asked, now=NOW, runs=none)
+
+
+def test_a_ratio_reads_what_it_divides_by_and_says_so():
+    declared = YAML.replace("{unit: TWD,", "{unit: TWD, over: pay_0,").replace(
+        "histogram]", "histogram, ratio]"
+    )
+    asked = job(features={"bill_amt1": ["mean", "ratio"]})
+    divided = Agreement.from_yaml(declared)
+    permits(divided, asked, now=NOW, runs=none)
+    assert features_read(divided, asked) == ["bill_amt1", "pay_0"]
+    assert disclosure(divided, asked)["bank"][-1].endswith(
+        "bill_amt1 (mean, ratio to pay_0 of those who have both, whose sums its node learns)"
+    )
+    limited = declared.replace("runs_per_day: 2", "runs_per_day: 2, features_per_job: 1")
+    with pytest.raises(AgreementRefusal, match="uses 2 features"):
+        permits(Agreement.from_yaml(limited), asked, now=NOW, runs=none)
+    with pytest.raises(AgreementRefusal, match=r"by data.partner.features.pay_0.over: "):
+        permits(divided, job(features={"pay_0": ["ratio"]}), now=NOW, runs=none)
+    with pytest.raises(AgreementRefusal, match="does not allow ratio"):
+        permits(Agreement.from_yaml(declared.replace(", ratio", "")), asked, now=NOW, runs=none)
 
 
 def test_a_statistic_must_be_allowed():

@@ -12,7 +12,7 @@ from two_sides import Gate, Withdrawn, phones, play, succeed, tampering
 
 from federated._native import Scalar, SecretKey
 from federated.aggregation import insight
-from federated.aggregation.schema import Feature, FeatureTable, Groups, Share
+from federated.aggregation.schema import Feature, FeatureTable, Groups, Over, Share
 from federated.channel import Channel
 from federated.errors import (
     AnswersDisagree,
@@ -187,6 +187,38 @@ def check_feature(feature: Feature, one, values: list[Fraction]) -> None:
 def test_every_statistic_equals_the_plain_join(seed: int) -> None:
     case = generate(seed)
     check_against_join(case, case.succeed())
+
+
+def test_a_ratio_counts_those_who_have_both() -> None:
+    """Of segment 0 forty people have both, of segment 1 thirty, of segment 2 nine: withheld."""
+    people = np.arange(120)
+    over = Over("made", D(1), D(50))
+    ratio = Feature("taken", frozenset({"mean", "ratio"}), D(0), D(9), over=over)
+    case = Case(
+        pd.DataFrame({"phone": people, "segment": people // 40}),
+        pd.DataFrame({"phone": people, "taken": people % 10}),
+        [ratio],
+        segments=3,
+        minimum=10,
+    )
+    made, both = people % 7 + 1, (people < 70) | (people > 110)
+
+    def run_partner(channel: Channel) -> int:
+        table = replace(case.table, present=both[:, np.newaxis], over={"made": made})
+        key = secret_key(case.bits)
+        return insight.run_partner(
+            channel, table, [ratio], key, bank_size=120, groups=3, minimum_group=10, release=Gate()
+        )
+
+    found, released = succeed(case.run_bank, run_partner)
+    assert released == 3
+    for segment, count in enumerate((40, 30)):
+        taken, divisor = ((people % 10)[:70], made[:70])
+        own = slice(40 * segment, 40 * segment + count)
+        (one,) = found.segments[segment].features
+        assert (one.count, one.mean) == (count, Fraction(int(taken[own].sum()), count))
+        assert one.ratio == Fraction(int(taken[own].sum()), int(divisor[own].sum()))
+    assert found.segments[2].features == (None,)
 
 
 def test_several_ciphertexts_a_row_and_many_frames() -> None:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from two_sides import phones
 
-from federated.aggregation.schema import Feature, FeatureTable, Groups, Share
+from federated.aggregation.schema import Feature, FeatureTable, Groups, Over, Share
 from federated.errors import FeatureUnfit
 
 D = Decimal
@@ -50,6 +50,33 @@ def test_only_what_was_asked_is_given() -> None:
     counted = feature(statistics=frozenset({"count"}))
     assert counted.columns.maxima == (0,)
     assert aggregate(counted, [10, 20]).count == 2
+
+
+def test_a_ratio_is_of_two_sums_whatever_their_bounds_and_decimals() -> None:
+    over = Over("income", D("-1"), D("9.25"), decimals=2)
+    one = feature(statistics=frozenset({"ratio"}), over=over)
+    for values, divisors, expected in (
+        ([-100, 1, 105], [-100, 925, 25], Fraction(6, 85)),
+        ([7, 7], [100, -100], None),  # nothing to divide by
+    ):
+        there = np.ones(len(values), bool)
+        columns = one.contributions(np.array(values), there, np.array(divisors))
+        assert [c.max() <= m for c, m in zip(columns, one.columns.maxima, strict=True)]
+        found = one.aggregate(len(values), [int(column.sum()) for column in columns])
+        assert found.ratio == expected
+        assert (found.sum, found.mean) == (None, None)
+
+
+def test_a_ratio_needs_a_divisor_within_its_bounds() -> None:
+    with pytest.raises(FeatureUnfit, match="nothing to divide by"):
+        feature(statistics=frozenset({"ratio"}))
+    with pytest.raises(FeatureUnfit, match="bounds that enclose nothing"):
+        feature(statistics=frozenset({"ratio"}), over=Over("income", D(1), D(1)))
+    one = feature(statistics=frozenset({"ratio"}), over=Over("income", D(0), D(5)))
+    ids, there = phones([1, 2]), np.ones((2, 1), bool)
+    FeatureTable(ids, np.zeros((2, 1), int), there, {"income": np.array([0, 5])}).check([one])
+    with pytest.raises(FeatureUnfit, match="outside"):
+        FeatureTable(ids, np.zeros((2, 1), int), there, {"income": np.array([0, 6])}).check([one])
 
 
 @pytest.mark.parametrize(
