@@ -92,7 +92,8 @@ def test_both_languages(two: Two, browser: Browser) -> None:
 
 def test_by_keyboard_alone(two: Two, page: Page) -> None:
     page.goto(two.address)
-    page.keyboard.type("li")  # the name has the focus
+    expect(page.locator("#name")).to_be_focused()
+    page.keyboard.type("li")
     page.keyboard.press("Tab")
     page.keyboard.type(browsers.PASSWORD)
     page.keyboard.press("Enter")
