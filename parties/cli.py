@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 import yaml
@@ -43,6 +43,8 @@ from parties.console import sealed
 from parties.console import server as console
 from parties.errors import ConfigError
 from parties.node import Node
+from parties.reading import read
+from parties.reports import page
 from parties.terminal import (
     AsJson,
     CompanyCode,
@@ -94,6 +96,7 @@ Reason = Annotated[str, typer.Option(help="Why, as a short name.")]
 GrantedAt = Annotated[
     str, typer.Option(help="From when on, ISO 8601 with an offset; by default now.")
 ]
+Lang = Annotated[Literal["en", "zh"], typer.Option("--lang", help="The report's language.")]
 ExpiresAt = Annotated[str, typer.Option(help="Until when, ISO 8601 with an offset.")]
 NoticeName = Annotated[str, typer.Option("--notice", help="The notice's name or digest.")]
 At = Annotated[str, typer.Option(help="When, ISO 8601 with an offset; by default now.")]
@@ -830,16 +833,49 @@ def run_job(
     home: HomePath,
     file: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job.")],
     output: Annotated[
-        Path | None, typer.Option(help="Write the result here too; it is kept in HOME anyway.")
+        Path | None,
+        typer.Option(
+            help="Write the result here too, and beside it a report for a browser; the result is "
+            "kept in HOME anyway."
+        ),
     ] = None,
+    language: Lang = "en",
     as_json: AsJson = False,
 ) -> None:
     """Run a job: shows what each side will learn, progress, the result and its receipt."""
     opened = open_node(home)
     ask = partial(people.ask_job, opened)
-    report = admin.run_job(opened.home, file, output, err if as_json else out, ask)
+    console = err if as_json else out
+    report = admin.run_job(opened.home, file, output, console, ask)
+    if output is not None:
+        beside = page.beside(output)
+        page.write(opened, report["run"], beside, language)
+        report["report_file"] = str(beside)
+        console.print(f"  report   {escape(str(beside))}")
+    else:
+        short = report["run"][:8]
+        console.print(f"  report   concordat report {escape(str(home))} {short} -o report.html")
     if as_json:
         print(json.dumps(report))
+
+
+@app.command()
+@act
+def report(
+    home: HomePath,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Its id, or the first digits.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="By default report-RUN.html, here.")
+    ] = None,
+    language: Lang = "en",
+) -> None:
+    """Make a run's report: charts of its result and who signed for it, one file for a browser."""
+    opened = open_node(home)
+    found = opened.find_run(run)["id"]
+    read(opened, "report", run=found)
+    path = output or Path(f"report-{found[:8]}.html")
+    page.write(opened, found, path, language)
+    out.print(f"Wrote {escape(str(path))}.")
 
 
 @job.command("list")

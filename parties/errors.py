@@ -207,6 +207,18 @@ class EarlierRunUnfit(ConcordatError):
     code = "E633"
 
 
+class ResultMissing(ConcordatError):
+    """A run that has ended without a result, or not at all."""
+
+    code = "E634"
+
+
+class ResultGone(ConcordatError):
+    """A result that is no longer what was released: its file is missing, or was changed."""
+
+    code = "E635"
+
+
 class WitnessNotConfigured(ConcordatError):
     """An agreement requires a third witness that this node does not know."""
 

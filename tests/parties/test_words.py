@@ -13,8 +13,8 @@ LANGUAGES = list(words.LANGUAGES)
 
 # Families whose last part is a word of ours, put together where it is said.
 FAMILIES = (
-    *("act.", "agreements.", "entry.", "failure.", "job.", "nav.", "role.", "runs.", "state."),
-    *("people.", "peers.", "register.", "step.", "term.", "verified.", "verify."),
+    *("act.", "agreements.", "entry.", "failure.", "job.", "nav.", "report.", "role.", "runs."),
+    *("people.", "peers.", "register.", "state.", "step.", "term.", "verified.", "verify."),
 )
 
 
@@ -24,6 +24,7 @@ def fields(message: str) -> set[str]:
 
 def sources() -> str:
     paths = [*ROOM.rglob("*.py"), *(ROOM / "templates").glob("*.html")]
+    paths += [*(ROOM.parent / "reports").glob("*.*")]
     return "\n".join(path.read_text("utf-8") for path in paths)
 
 

@@ -1,0 +1,1 @@
+"""A run's report: one page of HTML that holds everything it shows, and no identifier."""
