@@ -119,7 +119,8 @@ class KeyRing(dict[str, bytes]):
 def ever(keys: Mapping[str, bytes], party: str) -> list[bytes]:
     """Every key that a party signs or has signed with, the present one first."""
     past = keys.past.get(party, ()) if isinstance(keys, KeyRing) else ()
-    return [keys[party]] * (party in keys) + [key.public for key in reversed(past)]
+    present = [keys[party]] if party in keys else []
+    return present + [key.public for key in reversed(past)]
 
 
 def at(keys: Mapping[str, bytes], entry: int) -> Mapping[str, bytes]:

@@ -102,7 +102,7 @@ def entries(bank):
 
 def problems(bank, log=None):
     with read(bank.engine) as conn:
-        return list(people.problems(conn, bank.log.origin, log or entries(bank), bank.key.public))
+        return list(people.problems(conn, bank.log.origin, log or entries(bank), [bank.key.public]))
 
 
 def test_without_users_whoever_has_the_home_acts(bank):
