@@ -42,6 +42,7 @@ Statistic = Literal["count", "sum", "mean", "variance", "share", "histogram", "r
 ConsentKind = Literal["general", "separate", "written", "guardian"]
 JobKind = Literal["overlap", "intersect", "insight", "lookup", "score", "evaluate", "stability"]
 RunId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+Release = Literal["exact", "noised"]
 Path = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,1024}$")]
 
 
@@ -61,9 +62,9 @@ def _number(value: object) -> Decimal:
     raise ValueError("should be a number")
 
 
-def _release(value: object) -> object:
+def _exact(value: object) -> object:
     if value == "noised":
-        raise ValueError("noised is not yet there; only exact is")
+        raise ValueError("a stability has no noise; only exact is there")
     return value
 
 
@@ -273,7 +274,7 @@ class Insight(_Model):
     """Aggregates of the partner's features for each segment of the bank's customers."""
 
     minimum_group: Annotated[int, Field(ge=MINIMUM_GROUP_FLOOR, le=1_000_000)]
-    release: Annotated[Literal["exact"], BeforeValidator(_release)]
+    release: Release
     key_bits: Literal[2048, 3072]
     exponents: Literal["full", "short"]
     statistics: Annotated[tuple[Statistic, ...], Field(min_length=1)]
@@ -323,13 +324,15 @@ class Binned(_Model):
     bins: Annotated[int, Field(ge=2, le=100)] | None = None
     minimum_group: Annotated[int, Field(ge=MINIMUM_GROUP_FLOOR, le=1_000_000)]
     minimum_cell: Annotated[int, Field(ge=0, le=1_000_000)]
-    release: Annotated[Literal["exact"], BeforeValidator(_release)]
+    release: Release
     key_bits: Literal[2048, 3072]
     exponents: Literal["full", "short"]
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         _check_distinct(self.features, "features")
+        if self.release == "noised" and self.binning != "edges":
+            raise ValueError("binning: noised needs edges; others would tell of the table exactly")
         if (self.binning == "edges") != (self.bins is None):
             raise ValueError("bins: should say how many, but not where edges are given")
         return self
@@ -359,6 +362,7 @@ class Stability(Binned):
     populations: or how far they lie apart in two segments of the bank's customers, now.
     """
 
+    release: Annotated[Literal["exact"], BeforeValidator(_exact)]
     populations: Populations | None = None
 
 
@@ -409,6 +413,30 @@ class Limits(_Model):
         return self
 
 
+class Budget(_Model):
+    """How much all runs of a calendar day, month or year, in UTC, may tell together."""
+
+    epsilon: Annotated[Number, Field(gt=0, le=1000)]
+    per: Literal["day", "month", "year"]
+
+
+class NoiseTerms(_Model):
+    """What `release: noised` means: each run is (epsilon, delta)-differentially private.
+
+    Of one person's values in the sums, not of the counts. Every run spends epsilon of the budget.
+    """
+
+    epsilon: Annotated[Number, Field(ge=Decimal("0.001"), le=10)]
+    delta: Annotated[Number, Field(ge=Decimal("1E-18"), le=Decimal("1E-6"))]
+    budget: Budget
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.budget.epsilon < self.epsilon:
+            raise ValueError("budget.epsilon: is too small for a single run")
+        return self
+
+
 class ImpactAssessment(_Model):
     """Where the assessment is filed, and until when it holds: now < valid_until."""
 
@@ -445,6 +473,7 @@ class Agreement(_Document):
     data: Data
     segmentation: Annotated[tuple[Axis, ...], Field(max_length=4)] = ()
     jobs: Jobs
+    noise: NoiseTerms | None = None
     limits: Limits
     witnesses: Annotated[tuple[Token, ...], Field(max_length=8)] = ()
     acknowledge_within_hours: Annotated[int, Field(ge=1, le=8760)] | None = None
@@ -495,6 +524,8 @@ class Agreement(_Document):
             raise ValueError("jobs.insight: needs segmentation and data.partner.features")
         for name in ("lookup", "score", "evaluate", "stability"):
             self._check_features(name, getattr(self.jobs, name))
+        if bool(self.noise) != any(self.noised(job) for job in ("insight", "evaluate")):
+            raise ValueError("noise: should be there where a job says release: noised, and only so")
         if self.jobs.evaluate and self.data.bank.label is None:
             raise ValueError("jobs.evaluate: needs data.bank.label")
         if self.jobs.stability and self.jobs.stability.populations:
@@ -504,6 +535,10 @@ class Agreement(_Document):
         _check_distinct([axis.label for axis in self.segmentation], "segmentation: labels")
         _check_distinct(self.witnesses, "witnesses")
         return self
+
+    def noised(self, job: str) -> bool:
+        """Whether what this kind of job releases carries noise."""
+        return getattr(getattr(self.jobs, job), "release", None) == "noised"
 
     def _check_populations(self, named: Populations) -> None:
         labels = {axis.label: axis.labels for axis in self.segmentation}.get(named.axis, ())
@@ -699,7 +734,7 @@ def disclosure(agreement: Agreement, job: Job) -> Disclosure:
                     f"the shared count of every segment of at least {minimum} customers, "
                     "suppressed ones too",
                     f"for each segment with at least {minimum} shared customers: how many of them "
-                    f"have each feature, and {asked}",
+                    f"have each feature, and {asked}{_with_noise(agreement, 'insight')}",
                 ],
                 partner: [
                     f"the sizes and shared counts of segments of at least {minimum} customers, and "
@@ -722,6 +757,16 @@ def _asked(agreement: Agreement, job: Job, name: str) -> str:
         else {}
     )
     return f"{name} ({', '.join(told.get(one, one) for one in job.features[name])})"
+
+
+def _with_noise(agreement: Agreement, job: str) -> str:
+    if agreement.noise is None or not agreement.noised(job):
+        return ""
+    terms = agreement.noise
+    return (
+        f", all with noise (epsilon {terms.epsilon} of {terms.budget.epsilon} "
+        f"a {terms.budget.per}) but the counts of customers and of features"
+    )
 
 
 def _disclosure_by_name(agreement: Agreement, kind: Literal["lookup", "score"]) -> Disclosure:
@@ -779,8 +824,8 @@ def _disclosure_of_bins(agreement: Agreement, job: Job) -> Disclosure:
             size,
             "how many of its good and of its bad customers are shared, also if fewer than the "
             "minimum",
-            f"if at least {minimum} of both are: how many good and bad are in each bin of {names}, "
-            f"{meet}",
+            f"if at least {minimum} of both are: how many good and bad are in each bin of {names}"
+            f"{_with_noise(agreement, 'evaluate')}, {meet}",
         ],
         partner: [
             f"the size of {bank}'s set",

@@ -198,6 +198,12 @@ class NoticeRefused(ConcordatError):
     code = "E311"
 
 
+class BudgetSpent(ConcordatError):
+    """The privacy budget of this period has less left than a run spends."""
+
+    code = "E312"
+
+
 # People
 
 

@@ -61,6 +61,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Entries of the log that say nothing of who may be in a run.
 _WITHOUT_EFFECT = (
     "job.refused",
+    "noise.spent",
     "run.completion",
     "run.ended",
     "run.intent",

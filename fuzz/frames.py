@@ -6,6 +6,7 @@ An input is a sequence of frames, each after its length (2 bytes, big-endian).
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from federated.aggregation import evaluate, insight
 from federated.aggregation.schema import Bins, BinTable, Feature, FeatureTable, Groups
 from federated.arrays import I64, U8
 from federated.channel import Channel, memory_pair
+from federated.disclosure.noise import Noise, Privacy
 from federated.errors import ConnectionLost
 from federated.identifiers import Ids
 from federated.paillier.ciphertexts import encode
@@ -117,8 +119,10 @@ _TABLE = FeatureTable(_THEIRS, np.array([[30, 2]] * ROWS), np.ones((ROWS, 2), bo
 _BINS = [Bins("age", 3), Bins("city", 2)]
 _EDGES = [Edges((20.0, 30.5), missing=True), Edges((1.0,), missing=False)]
 _BIN_TABLE = BinTable(_THEIRS, np.array([[2, 1]] * ROWS, np.uint8))
-_LAYOUT = Layout.plan([feature.columns for feature in _FEATURES], ROWS, PUBLIC.bits)
-
+_COLUMNS = [feature.columns for feature in _FEATURES]
+_NOISE = Noise.of(_COLUMNS, Privacy(Fraction(1), Fraction(1, 10**9)))
+_DRAWN = _NOISE.draw(1)[0].tolist()
+_LAYOUT = Layout.plan(_COLUMNS, ROWS, PUBLIC.bits, [one.bound for one in _NOISE.columns])
 
 _TERMS = Terms("suite", bytes(32), b"", 4)
 _SCORE_TERMS = Terms("suite", bytes(32), b"", score.payload_bytes(PUBLIC.bits))
@@ -337,7 +341,7 @@ def _masked_sums(_: Path) -> Target:
         sums = insight._receive_ciphertexts(channel(data), len(_packed()), PUBLIC)
         plain = to_integers(SECRET.decrypt(sums))
         for counts in insight._read_counts(plain, _LAYOUT):
-            insight._answer(counts, _LAYOUT, MINIMUM)
+            insight._answer(counts, _LAYOUT, MINIMUM, _DRAWN)
 
     data = encode(PUBLIC.encrypt(_packed())).tobytes()
     parts = [data[:100], data[100:]]
@@ -352,7 +356,7 @@ def _released_sums(_: Path) -> Target:
     def receive(data: bytes) -> None:
         for answer in insight._receive_answers(channel(data), len(groups)):
             if len(answer.blocks) == len(masks):
-                insight._unmask(answer, masks, _LAYOUT, _FEATURES, MINIMUM)
+                insight._unmask(answer, masks, _LAYOUT, _FEATURES, MINIMUM, noise=_NOISE.columns)
 
     group = ReleasedSums.Group(count=ROWS)
     for mask in masks:

@@ -26,7 +26,7 @@ from compliance.document import DocumentError, load
 from compliance.errors import MustSign
 from compliance.people import Actor
 from compliance.signing import SigningKey, verify
-from parties import consents, people, session
+from parties import agreements, consents, people, session
 from parties.config import Home
 from parties.errors import Cancelled, InternalError, Interrupted, JobError, NotServing
 from parties.files import write_private
@@ -70,6 +70,7 @@ class AdminService(admin_pb2_grpc.AdminServicer):
                 admin_pb2.Disclosure(party=party, learns=learns)
                 for party, learns in plan.disclosure.items()
             ],
+            budget=agreements.budget_left(self._node, plan.agreement) or "",
         )
 
     def CancelRun(  # noqa: N802
@@ -407,6 +408,8 @@ def run_job(
         for disclosure in preview.disclosures:
             for learns in disclosure.learns:
                 console.print(f"  {disclosure.party} learns: {escape(learns)}")
+        if preview.budget:
+            console.print(f"  privacy budget: {escape(preview.budget)}")
         asked = ask(text)
         if asked is not None:
             request.asked_entry = asked

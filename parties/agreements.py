@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
-from compliance import lifecycle, people, register
+from compliance import budget, lifecycle, people, register
 from compliance.agreement import Agreement
 from compliance.document import MAX_CHARACTERS
 from compliance.errors import AgreementUnknown
@@ -258,6 +258,19 @@ def versions(
 def unsigned(node: Node, held: Registered) -> list[str]:
     """The parties whose signature is missing."""
     return register.unsigned(held, node.signing_keys())
+
+
+def budget_left(node: Node, agreement: Agreement) -> str | None:
+    """What is left of its privacy budget, in words; None if it has none."""
+    terms = agreement.noise
+    with node.reading() as conn:
+        left = budget.remaining(conn, agreement, now=node.now())
+    if terms is None or left is None:
+        return None
+    return (
+        f"epsilon {left} of {terms.budget.epsilon} is left this {terms.budget.per}; "
+        f"a run with noise spends {terms.epsilon}"
+    )
 
 
 def other_party(node: Node, agreement: Agreement) -> str:

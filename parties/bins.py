@@ -16,13 +16,15 @@ from federated.aggregation.evaluate import Distribution
 from federated.aggregation.schema import Bins
 from federated.arrays import I64, U8, Bool
 from federated.identifiers import as_text
-from federated.risk.binning import Comparison, Edges, compare, find_edges, place
+from federated.risk.binning import ZERO, Comparison, Edges, compare, find_edges, place
 from federated.risk.stability import shift
 from parties.sources import is_missing, numbers
 
 SIGN = "woe = ln(share of bad / share of good): above 0 where the bad are more frequent"
 _PLACE = ("feature", "bin", "lower", "upper")
 EVALUATED = (*_PLACE, "good", "bad", "woe", "iv", "total_iv")
+_MARGINS = ("noise_scale", "good_low", "good_high", "bad_low", "bad_high", "woe_low", "woe_high")
+NOISED = (*EVALUATED, *_MARGINS)
 COMPARED = (*_PLACE, "expected", "actual", "psi", "total_psi", "shift")
 
 
@@ -145,8 +147,33 @@ def evaluated(
     for name, one in zip(names if found else (), found, strict=True):
         told = compare(one.counts[0], one.counts[1], minimum_cell)
         columns = {"good": told.base, "bad": told.other, "woe": told.log, "iv": told.parts}
+        columns |= _margins(one)
         rows += _rows(name, one.edges, told, columns, {"total_iv": told.total})
     return rows
+
+
+def _margins(one: Distribution) -> dict[str, Any]:
+    """What NOISED has more: where the counts lie without their noise, each at 95 %, and the WOE.
+
+    That takes a count at either end, as if they were the counts, and so lies there at 90 %.
+    """
+    if one.margin is None:
+        return {}
+    each, missing = one.margin
+    bins = one.counts.shape[1] - 1
+    within = np.array([each.above] * bins + [missing.above]).astype(np.int64)
+    low, high = np.maximum(one.counts - within, 0), np.maximum(one.counts + within, 0)
+    share = {
+        end: np.where(counts <= 0, ZERO, counts) / one.counts.sum(axis=1, keepdims=True)
+        for end, counts in (("low", low), ("high", high))
+    }
+    scale = float(each.scale or 0)
+    return {
+        "noise_scale": np.array([scale] * bins + [np.nan]),
+        **{"good_low": low[0], "good_high": high[0], "bad_low": low[1], "bad_high": high[1]},
+        "woe_low": np.log(share["low"][1] / share["high"][0]),
+        "woe_high": np.log(share["high"][1] / share["low"][0]),
+    }
 
 
 def kept(

@@ -794,7 +794,7 @@ def show(
     version: Annotated[int | None, typer.Option(help="By default the latest.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """An agreement in words, with its signatures; or a list of all."""
+    """An agreement in words, with its signatures and what is left of its privacy budget; or all."""
     opened = Node.open(Home(home))
     if agreement_id is None:
         known = [
@@ -825,6 +825,9 @@ def show(
     for notice in agreements.notices(opened, agreement_id):
         told = "acknowledged" if len(notice.envelope.signatures) > 1 else "not acknowledged yet"
         out.print(f"# {escape(str(notice))}; {told}")
+    left = agreements.budget_left(opened, held.agreement)
+    if left:
+        out.print(f"# privacy budget: {left}")
 
 
 @job.command("run")

@@ -29,11 +29,13 @@ from federated.aggregation.schema import (
     FeatureAggregate,
     FeatureTable,
     Groups,
+    Margin,
     Over,
     Share,
 )
 from federated.arrays import U8
 from federated.channel import Channel
+from federated.disclosure.noise import Privacy
 from federated.errors import TableUnsound
 from federated.hooks import Progress, Release, unnamed
 from federated.identifiers import Ids
@@ -132,6 +134,22 @@ def bank(run: Run) -> Outcome:
 def partner(run: Run) -> Outcome | None:
     """The partner's part of the job; what it learns beside sizes, if the agreement says so."""
     return _PARTNER[run.job.job](run)
+
+
+def _privacy(run: Run) -> Privacy | None:
+    """What the noise is for, where the agreement asks for some."""
+    terms = run.agreement.noise
+    if terms is None or not run.agreement.noised(run.job.job):
+        return None
+    return Privacy(Fraction(terms.epsilon), Fraction(terms.delta))
+
+
+def _told_noise(run: Run) -> dict[str, Any]:
+    """For the summary of a result."""
+    terms = run.agreement.noise
+    if terms is None or not run.agreement.noised(run.job.job):
+        return {}
+    return {"noise": {"epsilon": float(terms.epsilon), "delta": float(terms.delta)}}
 
 
 # overlap
@@ -263,16 +281,18 @@ def _bank_insight(run: Run) -> Outcome:
         partner_size=run.peer_size,
         minimum_group=terms.minimum_group,
         key_bits=terms.key_bits,
+        privacy=_privacy(run),
         release=run.release,
         progress=run.progress,
     )
     names = [axis.label for axis in axes]
     suppressed = sum(1 for one in found if one.suppressed)
-    table = _insight_rows(names, labels, features, found)
+    table = _insight_rows(names, labels, features, found, noised=_privacy(run) is not None)
     summary = {
         "segments": len(labels),
         "suppressed_segments": suppressed,
         "minimum_group": terms.minimum_group,
+        **_told_noise(run),
         "table": table,
     }
     return Outcome("insight.csv", _insight_csv(table), summary)
@@ -301,6 +321,7 @@ def _partner_insight(run: Run) -> None:
         bank_size=run.peer_size,
         groups=math.prod(len(axis.labels) for axis in run.agreement.segmentation),
         minimum_group=terms.minimum_group,
+        privacy=_privacy(run),
         short_exponents=terms.exponents == "short",
         release=run.release,
         progress=run.progress,
@@ -325,6 +346,8 @@ def _insight_rows(
     labels: Sequence[Sequence[str]],
     features: Sequence[Feature],
     found: Aggregates,
+    *,
+    noised: bool,
 ) -> list[dict[str, Any]]:
     """A row for every segment and feature, suppressed ones too."""
     asked: set[str] = {statistic for feature in features for statistic in feature.statistics}
@@ -332,7 +355,7 @@ def _insight_rows(
         {
             **dict(zip(axes, segment, strict=True)),
             "feature": feature.name,
-            **_statistics(aggregate, asked),
+            **_statistics(aggregate, asked, noised=noised),
             "suppressed": aggregate is None,
         }
         for segment, one in zip(labels, found, strict=True)
@@ -340,18 +363,43 @@ def _insight_rows(
     ]
 
 
-def _statistics(found: FeatureAggregate | None, asked: set[str]) -> dict[str, Any]:
-    """Sums exact, as text if they are not whole; what was divided as the nearest double."""
+def _statistics(found: FeatureAggregate | None, asked: set[str], *, noised: bool) -> dict[str, Any]:
+    """Sums exact, as text if they are not whole; what was divided as the nearest double.
+
+    With noise its scale and the ends of an interval follow each figure that carries some.
+    """
     values: dict[str, Any] = {"count": found.count if found else None}
     for name in ("sum", "mean", "variance", "share", "ratio", "histogram"):
         if name in asked:
             value = getattr(found, name) if found else None
-            if isinstance(value, Fraction):
-                value = float(value)
-            elif name == "sum" and value is not None:
-                value = int(value) if value == int(value) else format(value, "f")
-            values[name] = value
+            values[name] = _figure(value)
+            if noised:
+                values |= _interval(name, value, found.margins.get(name) if found else None)
     return values
+
+
+def _figure(value: Any) -> Any:
+    if isinstance(value, Fraction):
+        return float(value)
+    if isinstance(value, Decimal):
+        return int(value) if value == int(value) else format(value, "f")
+    return value
+
+
+def _interval(name: str, value: Any, margin: Margin | None) -> dict[str, Any]:
+    """NAME_scale, NAME_low, NAME_high: where the figure lies without its noise, at 95 %."""
+    scale: float | None = None
+    low: Any = None
+    high: Any = None
+    if margin is not None and isinstance(value, tuple):
+        low, high = (
+            tuple(int(count + by) for count in value) for by in (-margin.below, margin.above)
+        )
+    elif margin is not None:
+        low, high = float(Fraction(value) - margin.below), float(Fraction(value) + margin.above)
+    if margin is not None and margin.scale is not None:
+        scale = float(margin.scale)
+    return {f"{name}_scale": scale, f"{name}_low": low, f"{name}_high": high}
 
 
 def _insight_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
@@ -552,6 +600,7 @@ def _distributions(run: Run, groups: Groups) -> list[Distribution] | None:
         partner_size=run.peer_size,
         minimum_group=terms.minimum_group,
         key_bits=terms.key_bits,
+        privacy=_privacy(run),
         release=run.release,
         progress=run.progress,
     )
@@ -569,11 +618,13 @@ def _bank_evaluate(run: Run) -> Outcome:
     terms = _terms(run)
     table = bins.evaluated(terms.features, found or [], terms.minimum_cell)
     summary: dict[str, Any] = {"minimum_group": terms.minimum_group, "suppressed": found is None}
+    summary |= _told_noise(run)
     if found is not None:
         good, bad_ = found[0].counts.sum(axis=1).tolist()
         shown = bins.by_feature(table, "total_iv")
         summary |= {"good": good, "bad": bad_, "sign": bins.SIGN, "table": shown}
-    return Outcome("evaluate.csv", bins.to_csv(bins.EVALUATED, table), summary)
+    columns = bins.NOISED if run.agreement.noised("evaluate") else bins.EVALUATED
+    return Outcome("evaluate.csv", bins.to_csv(columns, table), summary)
 
 
 def _bank_stability(run: Run) -> Outcome:
@@ -625,6 +676,7 @@ def _partner_bins(run: Run) -> None:
         bank_size=run.peer_size,
         groups=2 if run.job.job == "evaluate" or run.job.between is not None else 1,
         minimum_group=terms.minimum_group,
+        privacy=_privacy(run),
         short_exponents=terms.exponents == "short",
         release=run.release,
         progress=run.progress,

@@ -34,7 +34,7 @@ import pandas as pd
 from pydantic import ValidationError
 from sqlalchemy import Connection
 
-from compliance import gate, lifecycle, receipt
+from compliance import budget, gate, lifecycle, receipt
 from compliance.agreement import Agreement, Job, disclosure, permits
 from compliance.canonical import timestamp
 from compliance.errors import AgreementRefusal, ConsentChanged, InvalidSignature, JobInvalid
@@ -139,6 +139,7 @@ def _plan(node: Node, agreement: Agreement, job: Job, peer: str) -> Plan:
             return receipt.runs_started_since(conn, agreement.agreement, now - window)
 
         permits(agreement, job, now=now, runs=runs_within)
+        budget.check(conn, agreement, job.job, now=now)
     witnessing.required(node, agreement)
     return Plan(job, agreement, node.peer(peer), disclosure(agreement, job))
 
@@ -754,10 +755,14 @@ class Session:
         self.tokens = tokens
 
     def _release(self) -> None:
-        """The gate's second decision, in one transaction with its entry in the log."""
+        """The gate's second decision, in one transaction with its entry in the log.
+
+        And with the entry that spends of the privacy budget, before anything is answered.
+        """
         node, keys = self.node, self.node.signing_keys()
         with node.writing() as conn:
             lifecycle.check_still(conn, self.agreement, keys)
+            budget.spend(conn, node.log, self.agreement, self.job.job, self.run, now=node.now())
             gate.release(
                 conn, node.log, self.run, self._decided(), now=node.now(), tokens=self.tokens
             )

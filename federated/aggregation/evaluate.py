@@ -21,9 +21,10 @@ import numpy as np
 
 from federated._native import PublicKey, SecretKey
 from federated.aggregation import insight
-from federated.aggregation.schema import Bins, BinTable, Groups
+from federated.aggregation.schema import Bins, BinTable, FeatureAggregate, Groups, Margin
 from federated.arrays import I64
 from federated.channel import Channel
+from federated.disclosure.noise import Privacy
 from federated.errors import AnswersDisagree, ProtocolViolation
 from federated.hooks import Progress, Release, silent
 from federated.points import chunks
@@ -33,10 +34,15 @@ from protos.concordat.v1.run_pb2 import BinEdges
 
 @dataclass(frozen=True)
 class Distribution:
-    """One feature. counts: int64 (groups, bins), the bin of missing values last if there is one."""
+    """One feature. counts: int64 (groups, bins), the bin of missing values last if there is one.
+
+    Each group's counts add up to what it shares, with noise as well. margin: of a count, and of
+    that of missing values, which carries the noise of all others; None where they are exact.
+    """
 
     edges: Edges
     counts: I64
+    margin: tuple[Margin, Margin] | None = None
 
 
 def run_bank(
@@ -48,6 +54,7 @@ def run_bank(
     partner_size: int,
     minimum_group: int,
     key_bits: int,
+    privacy: Privacy | None = None,
     release: Release,
     progress: Progress = silent,
 ) -> list[Distribution] | None:
@@ -64,14 +71,15 @@ def run_bank(
         minimum_group=minimum_group,
         key_bits=key_bits,
         together=True,
+        privacy=privacy,
         release=release,
         progress=progress,
     )
     if any(group.suppressed for group in found):
         return None
-    counts = [[one.histogram for one in group.features if one and one.histogram] for group in found]
+    asked = [[one for one in group.features if one and one.histogram] for group in found]
     return [
-        _distribution(feature, edges, [histogram[i] for histogram in counts])
+        _distribution(feature, edges, [of_group[i] for of_group in asked])
         for i, (feature, edges) in enumerate(
             zip(features, _receive_edges(channel, features), strict=True)
         )
@@ -88,11 +96,15 @@ def run_partner(
     bank_size: int,
     groups: int,
     minimum_group: int,
+    privacy: Privacy | None = None,
     short_exponents: bool = False,
     release: Release,
     progress: Progress = silent,
 ) -> None:
-    """edges: of each feature. Raises ProtocolViolation where the bank deviates in form."""
+    """edges: of each feature; with noise, those agreed, as others would tell of the table.
+
+    Raises ProtocolViolation where the bank deviates in form.
+    """
     released = insight.run_partner(
         channel,
         table,
@@ -102,18 +114,26 @@ def run_partner(
         groups=groups,
         minimum_group=minimum_group,
         together=True,
+        privacy=privacy,
         short_exponents=short_exponents,
         release=release,
         progress=progress,
     )
     if released:
-        _send_edges(channel, edges)
+        # Whether any value at all is missing would be exact.
+        noised = privacy is not None
+        _send_edges(channel, [Edges(one.inner, one.missing or noised) for one in edges])
 
 
-def _distribution(feature: Bins, edges: Edges, histograms: Sequence[Sequence[int]]) -> Distribution:
+def _distribution(feature: Bins, edges: Edges, found: Sequence[FeatureAggregate]) -> Distribution:
     """The bins there are, without those planned for."""
-    counts = np.array(histograms, np.int64)
+    counts = np.array([one.histogram for one in found], np.int64)
     bins = len(edges.inner) + 1
+    margins = found[0].margins
+    if margins:  # then the edges are agreed, and there is always a bin of missing values
+        if bins != feature.most or not edges.missing:
+            raise AnswersDisagree("The other side answered with other bins than those agreed.")
+        return Distribution(edges, counts, (margins["histogram"], margins["missing"]))
     if counts[:, bins : feature.most].any() or (counts[:, -1].any() and not edges.missing):
         raise AnswersDisagree("The other side answered with values in bins that there are not.")
     return Distribution(

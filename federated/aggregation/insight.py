@@ -8,7 +8,8 @@ A private join and compute (Ion et al., EuroS&P 2020) by group, with Paillier's 
     3. partner -> bank   every row, shuffled: b·H(y), Enc(packed features of y)
                          the bank multiplies by a, finds the segment, adds to its sum
     4. bank -> partner   per segment: the sum, re-randomised and masked, its counts readable
-    5. partner -> bank   decrypts, checks each count against the minimum, answers what reaches it
+    5. partner -> bank   decrypts, checks each count against the minimum, answers what reaches it,
+                         with noise if that was agreed
                          the bank removes its mask
 
 The bank learns the partner's size, the shared count of every segment it sent, and what is released.
@@ -32,6 +33,7 @@ from federated.aggregation.schema import (
 )
 from federated.arrays import I64, U8, U64, Bool
 from federated.channel import Channel
+from federated.disclosure.noise import Laplace, Noise, Privacy
 from federated.errors import AnswersDisagree, GroupTooSmall, ProtocolViolation
 from federated.hooks import Progress, Release, silent
 from federated.paillier import keys
@@ -66,17 +68,20 @@ def run_bank(
     minimum_group: int,
     key_bits: int,
     together: bool = False,
+    privacy: Privacy | None = None,
     release: Release,
     progress: Progress = silent,
 ) -> Aggregates:
     """public: the partner's key, of the size key_bits that the agreement demands.
 
-    together: the groups are compared, so that all are released or none.
+    together: the groups are compared, so that all are released or none. privacy: what the noise is
+    for that the partner adds to the sums; None if they are exact.
 
     Raises InvalidKey, and ProtocolViolation where the partner deviates in form or counts.
     """
     keys.check_key_size(public, key_bits)
-    layout = _plan(features, partner_size, key_bits)
+    noise = Noise.of([feature.columns for feature in features], privacy).columns
+    layout = _plan(features, partner_size, key_bits, noise)
     a = Scalar.random()
 
     # 1. The segments of at least the minimum size, in random order and without their names.
@@ -133,7 +138,7 @@ def run_bank(
                 "The other side's answer does not agree with the matches counted here."
             )
         if blocks:
-            segments[segment] = _unmask(answer, mask, layout, features, minimum_group)
+            segments[segment] = _unmask(answer, mask, layout, features, minimum_group, noise=noise)
     progress("release", 1, 1)
     return Aggregates(tuple(segments))
 
@@ -148,6 +153,7 @@ def run_partner(
     groups: int,
     minimum_group: int,
     together: bool = False,
+    privacy: Privacy | None = None,
     short_exponents: bool = False,
     release: Release,
     progress: Progress = silent,
@@ -157,7 +163,8 @@ def run_partner(
     Raises FeatureUnfit for the table, ProtocolViolation where the bank deviates in form.
     """
     table.check(features)
-    layout = _plan(features, len(table.ids), secret.public.bits)
+    noise = Noise.of([feature.columns for feature in features], privacy)
+    layout = _plan(features, len(table.ids), secret.public.bits, noise.columns)
     b = Scalar.random()
 
     # 1. The bank's segments.
@@ -199,20 +206,22 @@ def run_partner(
     # 5. What reaches the minimum.
     shared = np.array([count.rows for count in counts])
     released = _released(shared, minimum_group, together=together)
+    drawn = noise.draw(len(counts)).tolist()
     release()
     _send_answers(
         channel,
         [
-            _answer(count, layout, minimum_group) if open_ else _withheld(count)
-            for count, open_ in zip(counts, released, strict=True)
+            _answer(count, layout, minimum_group, added) if open_ else _withheld(count)
+            for count, open_, added in zip(counts, released, drawn, strict=True)
         ],
     )
     progress("release", 1, 1)
     return int(released.sum())
 
 
-def _plan(features: Sequence[Asked], rows: int, key_bits: int) -> Layout:
-    return Layout.plan([feature.columns for feature in features], rows, key_bits)
+def _plan(features: Sequence[Asked], rows: int, key_bits: int, noise: Sequence[Laplace]) -> Layout:
+    bounds = [one.bound for one in noise]
+    return Layout.plan([feature.columns for feature in features], rows, key_bits, bounds)
 
 
 # Segments
@@ -329,15 +338,18 @@ def _withheld(counts: Counts) -> ReleasedSums.Group:
     return ReleasedSums.Group(count=counts.rows)
 
 
-def _answer(counts: Counts, layout: Layout, minimum_group: int) -> ReleasedSums.Group:
-    """What reaches the minimum, block by block; of a group below it only the count."""
+def _answer(
+    counts: Counts, layout: Layout, minimum_group: int, noise: Sequence[int] = ()
+) -> ReleasedSums.Group:
+    """What reaches the minimum, block by block, with its noise; below it only the count."""
     group = _withheld(counts)
     if counts.rows >= minimum_group:
         for block, count, masked in zip(layout.blocks, counts.blocks, counts.masked, strict=True):
             released = group.blocks.add()
             if count >= minimum_group:
                 released.count = count
-                released.sums = masked.to_bytes((block.end - block.start + 7) // 8, "little")
+                sums = layout.add_noise(block, masked, noise) if noise else masked
+                released.sums = sums.to_bytes((block.end - block.start + 7) // 8, "little")
     return group
 
 
@@ -365,8 +377,10 @@ def _unmask(
     layout: Layout,
     features: Sequence[Asked],
     minimum_group: int,
+    *,
+    noise: Sequence[Laplace],
 ) -> SegmentAggregate:
-    """Exact statistics of one segment; a feature any of whose blocks is withheld is suppressed."""
+    """The statistics of one segment; a feature any of whose blocks is withheld is suppressed."""
     sums: dict[int, int] = {}
     counts: dict[int | None, int] = {None: answer.count}
     for block, released, mask in zip(layout.blocks, answer.blocks, masks, strict=True):
@@ -381,5 +395,5 @@ def _unmask(
     for i, (feature, (start, stop)) in enumerate(zip(features, pairwise(starts), strict=True)):
         count = counts[i if layout.features[i].may_be_missing else None]
         own = [sums[column] for column in range(start, stop)] if count else []
-        aggregates.append(feature.aggregate(count, own) if count else None)
+        aggregates.append(feature.aggregate(count, own, noise[start:stop]) if count else None)
     return SegmentAggregate(answer.count, tuple(aggregates))

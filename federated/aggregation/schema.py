@@ -11,9 +11,10 @@ from typing import Literal, Protocol, TypeVar
 import numpy as np
 
 from federated.arrays import I64, U8, U64, Bool
+from federated.disclosure.noise import TAIL, Laplace
 from federated.errors import AnswersDisagree, FeatureUnfit
 from federated.identifiers import Ids
-from federated.paillier.packing import MAX_VALUE, Columns, Layout
+from federated.paillier.packing import MAX_VALUE, Columns, Layout, Query
 
 Statistic = Literal["count", "sum", "mean", "variance", "share", "histogram", "ratio"]
 _MOMENTS = frozenset({"sum", "mean", "variance", "ratio"})
@@ -38,10 +39,24 @@ class Over:
 
 
 @dataclass(frozen=True)
+class Margin:
+    """What noise may have done to a figure x.
+
+    scale: of its noise, None where it is made of several. Without noise it lies within
+    [x - below, x + above] with a probability of at least 95 %.
+    """
+
+    scale: Fraction | None
+    below: Fraction
+    above: Fraction
+
+
+@dataclass(frozen=True)
 class FeatureAggregate:
     """One feature in one segment. count: rows that have it; the rest None if not asked for.
 
     ratio: also None where it would divide by zero.
+    margins: of each figure that carries noise, by its name; those of a histogram hold for a bin.
     """
 
     count: int
@@ -51,6 +66,7 @@ class FeatureAggregate:
     share: Fraction | None = None
     histogram: tuple[int, ...] | None = None
     ratio: Fraction | None = None
+    margins: Mapping[str, Margin] = field(default_factory=dict)
 
 
 class Asked(Protocol):
@@ -59,7 +75,9 @@ class Asked(Protocol):
     @property
     def columns(self) -> Columns: ...
 
-    def aggregate(self, count: int, sums: Sequence[int], /) -> FeatureAggregate: ...
+    def aggregate(
+        self, count: int, sums: Sequence[int], noise: Sequence[Laplace], /
+    ) -> FeatureAggregate: ...
 
 
 @dataclass(frozen=True)
@@ -121,8 +139,18 @@ class Feature:
         maxima = [span] if _MOMENTS & self.statistics else []
         maxima += [span * span] if "variance" in self.statistics else []
         maxima += [high - low for low, high in [self.over_bounds] if "ratio" in self.statistics]
+        queries = [Query(1, maximum) for maximum in maxima]
         maxima += [1 for _ in self._intervals]
-        return Columns(self.name, tuple(maxima) or (0,), self.may_be_missing)
+        if "share" in self.statistics:
+            queries.append(Query(1, 1))
+        if "histogram" in self.statistics:  # another value leaves one bin and enters another
+            queries.append(Query(len(self.bins) + 1, 2))
+        return Columns(
+            self.name,
+            tuple(maxima) or (0,),
+            self.may_be_missing,
+            tuple(queries) or (Query(1, 0),),
+        )
 
     def contributions(self, values: I64, present: Bool, over: I64 | None = None) -> list[U64]:
         """The columns of these rows, each uint64 (n,). over: what a ratio divides by."""
@@ -137,8 +165,14 @@ class Feature:
         ]
         return columns or [np.zeros_like(above)]
 
-    def aggregate(self, count: int, sums: Sequence[int]) -> FeatureAggregate:
-        """The statistics of `count` >= 1 rows from the sums of their columns."""
+    def aggregate(
+        self, count: int, sums: Sequence[int], noise: Sequence[Laplace] = ()
+    ) -> FeatureAggregate:
+        """The statistics of `count` >= 1 rows from the sums of their columns.
+
+        noise: of each column, if any was added. Figures are not cut to what is possible, so that
+        they have no bias.
+        """
         following = iter(sums)
         asked = self.statistics
         unit = 10**self.decimals
@@ -156,6 +190,7 @@ class Feature:
             share=Fraction(next(following), count) if "share" in asked else None,
             histogram=tuple(following) if "histogram" in asked else None,
             ratio=self._ratio(total, over, count) if "ratio" in asked else None,
+            margins=self._margins(count, sums, noise),
         )
 
     def _ratio(self, total: int, above: int, count: int) -> Fraction | None:
@@ -177,6 +212,63 @@ class Feature:
             self.over.decimals,
         )
         return one.low, one.high
+
+    def _margins(
+        self, count: int, sums: Sequence[int], noise: Sequence[Laplace]
+    ) -> dict[str, Margin]:
+        if not any(one.bound for one in noise):
+            return {}
+        following, asked, unit = (
+            iter(zip(sums, noise, strict=True)),
+            self.statistics,
+            10**self.decimals,
+        )
+        margins: dict[str, Margin | None] = {}
+        if _MOMENTS & asked:
+            above, first = next(following)
+            margins["sum"] = _even(first, unit)
+            margins["mean"] = _even(first, count * unit)
+        if "variance" in asked:
+            _, second = next(following)
+            margins["variance"] = self._of_variance(count, above, first, second)
+        if "ratio" in asked:
+            over, second = next(following)
+            margins["ratio"] = self._of_ratio(count, (above, over), (first, second))
+        if "share" in asked:
+            margins["share"] = _even(next(following)[1], count)
+        if "histogram" in asked:
+            margins["histogram"] = _even(next(following)[1], 1)
+        return {name: one for name, one in margins.items() if name in asked and one is not None}
+
+    def _of_variance(self, count: int, above: int, first: Laplace, second: Laplace) -> Margin:
+        """Of the square of a mean at its farthest ends, and of the sum of squares at its own."""
+        around, square = first.within(TAIL / 2), second.within(TAIL / 2)
+        most = max((above + around) ** 2, (above - around) ** 2)
+        least = max(abs(above) - around, 0) ** 2
+        scale = (count * 10**self.decimals) ** 2
+        return Margin(
+            None,
+            Fraction(count * square + most - above**2, scale),
+            Fraction(count * square + above**2 - least, scale),
+        )
+
+    def _of_ratio(
+        self, count: int, sums: tuple[int, int], noise: tuple[Laplace, Laplace]
+    ) -> Margin | None:
+        """Of both sums at their ends; None where the one divided by may as well be zero."""
+        found = self._ratio(sums[0] + count * self.low, sums[1], count)
+        ends = [
+            [number + way * one.within(TAIL / 2) for way in (-1, 1)]
+            for number, one in zip(sums, noise, strict=True)
+        ]
+        if found is None or min(ends[1]) <= -count * self.over_bounds[0] <= max(ends[1]):
+            return None
+        corners = [
+            self._ratio(above + count * self.low, over, count) or Fraction(0)
+            for above in ends[0]
+            for over in ends[1]
+        ]
+        return Margin(None, found - min(corners), max(corners) - found)
 
     @cached_property
     def _intervals(self) -> list[tuple[int, int]]:
@@ -208,6 +300,12 @@ class Feature:
         )
 
 
+def _even(noise: Laplace, divisor: int) -> Margin:
+    """Of a sum divided by this."""
+    within = Fraction(noise.within(), divisor)
+    return Margin(Fraction(noise.scale) / divisor, within, within)
+
+
 @dataclass(frozen=True)
 class Bins:
     """A column of the partner's table of which only the distribution is asked.
@@ -222,13 +320,25 @@ class Bins:
 
     @property
     def columns(self) -> Columns:
-        return Columns(self.name, (1,) * self.most, may_be_missing=False)
+        # Another value leaves one bin and enters another.
+        queries = (Query(self.most, 2),)
+        return Columns(self.name, (1,) * self.most, may_be_missing=False, queries=queries)
 
-    def aggregate(self, count: int, sums: Sequence[int]) -> FeatureAggregate:
-        """The histogram's last figure counts the missing values. AnswersDisagree if negative."""
-        if sum(sums) > count:
-            raise AnswersDisagree("The other side answered with more values than rows.")
-        return FeatureAggregate(count, histogram=(*sums, count - sum(sums)))
+    def aggregate(
+        self, count: int, sums: Sequence[int], noise: Sequence[Laplace] = ()
+    ) -> FeatureAggregate:
+        """The histogram's last figure counts the missing values, and carries the noise of all.
+
+        Raises AnswersDisagree if it is negative without noise.
+        """
+        histogram = (*sums, count - sum(sums))
+        if not any(one.bound for one in noise):
+            if histogram[-1] < 0:
+                raise AnswersDisagree("The other side answered with more values than rows.")
+            return FeatureAggregate(count, histogram=histogram)
+        of_all = Fraction(sum(one.within(TAIL / len(noise)) for one in noise))
+        margins = {"histogram": _even(noise[0], 1), "missing": Margin(None, of_all, of_all)}
+        return FeatureAggregate(count, histogram=histogram, margins=margins)
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ Plaintext, from the lowest bit:
 
 A block holds what one count governs: the sums of a feature that may be missing under its presence
 count, those of all other features under the row count. Adding plaintexts adds every slot; a slot
-has room for the largest value on every row, and one bit more for noise. Before the key's owner
-decrypts, each block is masked by a random number 64 bits longer than its sums, so that the counts
-stay readable, nothing carries into another block, and each block can be released or withheld
-alone. The empty bits above the last block are filled at random too: an owner who deviates could
-mark each of its rows there, and would read who matched. Sums that do not fit one plaintext go on in
-the next, which has a row count of its own.
+has room for the largest value on every row, and one bit more, or as many as its noise needs. Before
+the key's owner decrypts, each block is masked by a random number 64 bits longer than its sums, so
+that the counts stay readable, nothing carries into another block, and each block can be released or
+withheld alone. The empty bits above the last block are filled at random too: an owner who deviates
+could mark each of its rows there, and would read who matched. Sums that do not fit one plaintext go
+on in the next, which has a row count of its own.
 """
 
 import secrets
@@ -29,20 +29,39 @@ MAX_VALUE = 2**63 - 1
 
 
 @dataclass(frozen=True)
+class Query:
+    """So many columns that get noise together.
+
+    sensitivity: by how much, in all, one row can change their sums by its value alone.
+    """
+
+    columns: int
+    sensitivity: int
+
+
+@dataclass(frozen=True)
 class Columns:
-    """The numbers a feature contributes to a row: column i holds 0 <= x <= maxima[i]."""
+    """The numbers a feature contributes to a row: column i holds 0 <= x <= maxima[i].
+
+    queries: how they stand together where noise is added.
+    """
 
     name: str
     maxima: tuple[int, ...]
     may_be_missing: bool
+    queries: tuple[Query, ...] = ()
 
 
 @dataclass(frozen=True)
 class Slot:
-    """Where the sum of one column lies in its block; all in bits."""
+    """Where the sum of one column lies in its block; all in bits.
+
+    noise: what is added to the sum lies within ±noise, and is shifted by as much.
+    """
 
     column: int
     maximum: int
+    noise: int
     start: int
     width: int
 
@@ -86,8 +105,10 @@ class Layout:
     plaintexts: tuple[tuple[Block, ...], ...]
 
     @staticmethod
-    def plan(features: Sequence[Columns], rows: int, key_bits: int) -> "Layout":
-        """A layout for sums over at most `rows` rows.
+    def plan(
+        features: Sequence[Columns], rows: int, key_bits: int, noise: Sequence[int] = ()
+    ) -> "Layout":
+        """A layout for sums over at most `rows` rows, and noise within ± that of each column.
 
         Raises FeatureUnfit for a column whose values may exceed 63 bits.
         """
@@ -95,7 +116,7 @@ class Layout:
         count_bits = rows.bit_length()
         limbs = key_bits // 64
         capacity = _capacity(limbs)
-        plans: list[dict[int | None, list[tuple[int, int]]]] = []  # per block (column, maximum)
+        plans: list[dict[int | None, list[_Column]]] = []  # the columns of each block
         free, column = 0, 0
         for number, feature in enumerate(features):
             governing = number if feature.may_be_missing else None
@@ -106,13 +127,14 @@ class Layout:
                         f"The range of feature {feature.name} is too wide to be added up exactly.",
                         "Use fewer decimals or tighter bounds, or do not ask for its variance.",
                     )
-                width = _slot_width(maximum, rows)
+                bound = noise[column] if noise else 0
+                width = _slot_width(maximum, rows, bound)
                 cost = width if plans and governing in plans[-1] else width + opening
                 if not plans or cost > free:
                     plans.append({})
                     free, cost = capacity - count_bits, width + opening
                 free -= cost
-                plans[-1].setdefault(governing, []).append((column, maximum))
+                plans[-1].setdefault(governing, []).append((column, maximum, bound))
                 column += 1
         return Layout(
             tuple(features),
@@ -201,15 +223,25 @@ class Layout:
         return Counts(max(rows), counts, tuple(masked))
 
     def unpack(self, block: Block, sums: int, count: int) -> dict[int, int]:
-        """Exact sum by column of a block without its mask.
+        """The sum by column of a block without its mask; with its noise, if it has any.
 
         Raises AnswersDisagree for sums that `count` rows cannot have.
         """
-        unpacked = {slot.column: _bits(sums, slot.start, slot.width) for slot in block.slots}
-        possible = all(unpacked[slot.column] <= count * slot.maximum for slot in block.slots)
+        unpacked = {
+            slot.column: _bits(sums, slot.start, slot.width) - slot.noise for slot in block.slots
+        }
+        possible = all(
+            unpacked[slot.column] <= count * slot.maximum + slot.noise for slot in block.slots
+        )
         if sums < 0 or sums >> block.width or not possible:
             raise AnswersDisagree("The other side answered with sums that cannot be.")
         return unpacked
+
+    @staticmethod
+    def add_noise(block: Block, masked: int, noise: Sequence[int]) -> int:
+        """The masked sums of a block with noise: one number a column of the layout."""
+        shifted = sum(noise[slot.column] + slot.noise << slot.start for slot in block.slots)
+        return _bits(masked + shifted, 0, block.end - block.start)
 
     def _count(self, plaintext: int, start: int) -> int:
         return _bits(plaintext, start, self.count_bits)
@@ -231,11 +263,16 @@ def _capacity(limbs: int) -> int:
     return 64 * limbs - 3
 
 
-def _slot_width(maximum: int, rows: int) -> int:
-    return max(maximum * rows, 1).bit_length() + NOISE_BITS
+_Column = tuple[int, int, int]  # its number, its maximum, the bound of its noise
 
 
-def _arrange(plan: dict[int | None, list[tuple[int, int]]], rows: int) -> tuple[Block, ...]:
+def _slot_width(maximum: int, rows: int, noise: int) -> int:
+    """Room for the sum, a bit more, and at least for the sum plus noise shifted to be positive."""
+    most = max(maximum * rows, 1)
+    return max(most.bit_length() + NOISE_BITS, (most + 2 * noise).bit_length())
+
+
+def _arrange(plan: dict[int | None, list[_Column]], rows: int) -> tuple[Block, ...]:
     """Counts first, then the blocks."""
     count_bits = rows.bit_length()
     count_starts: dict[int | None, int] = {None: 0}
@@ -245,8 +282,8 @@ def _arrange(plan: dict[int | None, list[tuple[int, int]]], rows: int) -> tuple[
     blocks = []
     for feature, columns in plan.items():
         slots, width = [], 0
-        for column, maximum in columns:
-            slots.append(Slot(column, maximum, width, _slot_width(maximum, rows)))
+        for column, maximum, noise in columns:
+            slots.append(Slot(column, maximum, noise, width, _slot_width(maximum, rows, noise)))
             width += slots[-1].width
         blocks.append(Block(feature, count_starts[feature], start, width, tuple(slots)))
         start = blocks[-1].end

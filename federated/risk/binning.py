@@ -7,7 +7,8 @@ For counts of two groups, and p and q their shares in a bin, that bin tells
 Of the good (p) and the bad (q) these are the weight of evidence and the information value; WOE is
 above 0 where the bad are more frequent than elsewhere (Siddiqi, Credit Risk Scorecards, 2006, has
 the sign the other way round). Of an expected and an actual distribution the sum is the population
-stability index. A count of zero is taken as 0.5 in that bin alone; totals stay.
+stability index. A count of zero, or below it by noise, is taken as 0.5 in that bin alone; totals
+stay.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from federated.arrays import F64, I64, U8, Bool
 
 Method = Literal["quantile", "equal_width", "edges"]
 
-ZERO = 0.5  # what a count of zero is taken for
+ZERO = 0.5  # what a count of zero, or below, is taken for
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def compare(base: I64, other: I64, minimum_cell: int = 0, hidden: Bool | None = 
     what is not shown could be had by subtraction if it were one bin, or several that are small
     together: then the smallest of the others is not shown either.
     """
-    shown = np.minimum(base, other) >= minimum_cell
+    shown = np.minimum(base, other).clip(min=0) >= minimum_cell  # noise goes below zero
     if hidden is not None:
         shown &= ~hidden
     while shown.any() and not shown.all() and _follows(base, other, shown, minimum_cell):
@@ -112,7 +113,7 @@ def compare(base: I64, other: I64, minimum_cell: int = 0, hidden: Bool | None = 
 
 def _divergence(base: I64, other: I64) -> tuple[F64, F64]:
     """ln(q/p) and (q - p)·ln(q/p) of each bin."""
-    p, q = (np.where(counts == 0, ZERO, counts) / counts.sum() for counts in (base, other))
+    p, q = (np.where(counts <= 0, ZERO, counts) / counts.sum() for counts in (base, other))
     log = np.log(q / p)
     return log, (q - p) * log
 

@@ -20,6 +20,8 @@ from compliance.document import MAX_CHARACTERS
 from compliance.errors import AgreementInvalid, AgreementRefusal, JobInvalid, NotCanonical
 from compliance.gate import Scope
 
+NOISE = "noise: {epsilon: 0.5, delta: 1.0e-9, budget: {epsilon: 2, per: month}}\n"
+
 
 def test_the_document_is_the_canonical_json_of_what_was_written():
     document = json.loads(AGREEMENT.document)
@@ -37,6 +39,38 @@ def test_both_sides_read_the_same_agreement():
     received = Agreement.from_document(AGREEMENT.document)
     assert received == AGREEMENT
     assert (received.document, received.digest) == (AGREEMENT.document, AGREEMENT.digest)
+
+
+def noised(noise: str = NOISE) -> str:
+    return YAML.replace("release: exact", "release: noised").replace("limits:", f"{noise}limits:")
+
+
+def test_noise_has_terms():
+    agreement = Agreement.from_yaml(noised())
+    assert agreement.noised("insight")
+    assert not agreement.noised("overlap")
+    said = disclosure(agreement, INSIGHT)[agreement.parties.bank]
+    assert any("all with noise (epsilon 0.5 of 2 a month)" in line for line in said)
+    assert not any("noise" in line for line in disclosure(AGREEMENT, INSIGHT)["bank"])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("epsilon: 0.5", "epsilon: 0", "noise.epsilon: should be greater"),
+        ("epsilon: 0.5", "epsilon: 11", "noise.epsilon: should be less"),
+        ("epsilon: 0.5", 'epsilon: "0.5"', "noise.epsilon: should be a number"),
+        ("epsilon: 0.5, ", "", "noise.epsilon: is missing"),
+        ("1.0e-9", "0.01", "noise.delta: should be less"),
+        ("1.0e-9", "0", "noise.delta: should be greater"),
+        ("{epsilon: 2,", "{epsilon: 0.4,", "budget.epsilon: is too small for a single run"),
+        ("month", "week", "noise.budget.per: should be 'day', 'month' or 'year'"),
+    ],
+)
+def test_noise_terms_that_make_no_sense(old, new, problem):
+    assert old in NOISE
+    with pytest.raises(AgreementInvalid, match=problem):
+        Agreement.from_yaml(noised(NOISE.replace(old, new)))
 
 
 @given(st.randoms(use_true_random=False))
@@ -90,7 +124,9 @@ def test_the_order_in_which_names_are_written_does_not_matter(random):
         ("label: region", "label: age_band", "segmentation: labels should all differ"),
         ("overlap: {}", "everything: {}", "jobs.everything: is not known here"),
         ("overlap: {}", "intersect: {}", "jobs.intersect.partner_learns: is missing"),
-        ("release: exact", "release: noised", "jobs.insight.release: noised is not yet there"),
+        ("release: exact", "release: noised", "noise: should be there where"),
+        ("limits:", f"{NOISE}limits:", "noise: should be there where"),
+        ("release: exact", "release: blurred", "release: should be 'exact' or 'noised'"),
         ("minimum_group: 50", "minimum_group: 9", "greater than or equal to 10"),
         ("key_bits: 3072", "key_bits: 1024", "key_bits: should be 2048 or 3072"),
         ("[count, sum", "[median, sum", r"statistics\[1\]: should be 'count', 'sum'"),

@@ -262,6 +262,7 @@ def test_every_entry_is_of_a_type_that_is_described(
     with pytest.raises(Cancelled):
         session.run_job(bank, text("job-overlap.yaml"), lambda *_: None, cancelled)
     made_up.run(bank, "job-overlap.yaml")
+    run_with_noise(bank, shop, tmp_path)
     end_another_agreement(bank, shop, tmp_path)
     withdraw(bank, shop, made_up.run(bank, "job-intersect.yaml"))
     rewrite_history(bank, shop)
@@ -276,6 +277,19 @@ def test_every_entry_is_of_a_type_that_is_described(
                 assert members <= needed | perhaps | {"by", "signature", "proposal"}, entry.type
                 seen.add(entry.type)
     assert seen == described.keys()
+
+
+def run_with_noise(bank: Node, shop: Node, tmp_path: Path) -> None:
+    """Under the complete agreement as it says that noise is asked for."""
+    noised = text("agreement.yaml").replace("version: 1", "version: 2")
+    noised = noised.replace("release: exact   ", "release: noised   ", 1)
+    before, clause = noised.split("# noise:", 1)
+    clause, after = clause.split("limits:", 1)
+    path = tmp_path / "noised.yaml"
+    path.write_text(f"{before}noise:{clause.replace(chr(10) + '#', chr(10))}limits:{after}")
+    agreements.propose(bank, path)
+    agreements.sign(shop, "credit-offers", 2)
+    made_up.run(bank, "job.yaml")
 
 
 def withdraw(bank: Node, shop: Node, report: dict[str, Any]) -> None:
