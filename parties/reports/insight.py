@@ -10,7 +10,7 @@ from compliance.agreement import Feature
 from parties.reports.figures import Axes, Chart, Series, bars, heat, number, percent
 from parties.reports.told import Told
 
-_MAIN = ("mean", "share", "sum")  # which statistic of a feature is drawn: the first it has
+_MAIN = ("mean", "share", "ratio", "sum")  # which statistic of a feature is drawn: the first it has
 _WEEKS = 12  # of a calendar
 _MOST = 60  # segments that a chart shows; the table has them all
 
@@ -50,6 +50,8 @@ def _unit(told: Told, name: str, statistic: str) -> str:
     said = told.say(f"report.{statistic}")
     if statistic == "share":
         return f"{said} ({_condition(told, name)})"
+    if statistic == "ratio":
+        return f"{said} ({name} / {told.agreement.data.partner.features[name].over})"
     return f"{said} ({unit})" if unit else said
 
 
@@ -115,7 +117,11 @@ def _table(
     told: Told, name: str, rows: pd.DataFrame, axes: Sequence[str]
 ) -> tuple[list[str], list[list[str]]]:
     """Every statistic of a feature but its histogram, a row a segment."""
-    asked = [one for one in ("sum", "mean", "variance", "share") if one in told.job.features[name]]
+    asked = [
+        one
+        for one in ("sum", "mean", "variance", "share", "ratio")
+        if one in told.job.features[name]
+    ]
     columns = ["count", *asked]
     shown = []
     for row in rows.to_dict("records"):
