@@ -9,9 +9,9 @@ institution, names every file by its SHA-256. What a folder may hold and how it 
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -20,14 +20,13 @@ from typing import Any, BinaryIO
 
 from sqlalchemy import ColumnElement, Connection, Select, func, select
 
-from compliance import lifecycle, offline, receipt, register
+from compliance import lifecycle, offline, receipt, register, succession
 from compliance.canonical import canonical, parse, timestamp
 from compliance.errors import EvidenceUnwritable, NotInLog
 from compliance.log import Log, cosignatures, hidden_hashes, log_entries
 from compliance.note import Checkpoint, VerifierKey
 from compliance.notice import notices
 from compliance.receipt import receipts
-from compliance.register import Keys
 from compliance.signing import Envelope, SigningKey
 from compliance.witness import witnessed
 
@@ -48,19 +47,19 @@ with the institutions themselves, or give a file of trusted ones with --trust.
 
 @dataclass(frozen=True)
 class Source:
-    """Whose evidence it is, and whom it knows: public keys of parties, witnesses, partners' logs.
+    """Whose evidence it is, and whom it knows: keys by the name of their owner, oldest first.
 
-    keys, partners: by the party's name, this institution's own signing key among the first.
+    signing: public keys (32 bytes) of parties, this institution among them. logs, witnesses: of
+    all of these; and of third witnesses. A later key is one that the log introduces.
     """
 
     conn: Connection
     log: Log
     name: str
     key: SigningKey
-    keys: Keys
-    witness: VerifierKey  # this institution's own, of its partners' logs
-    witnesses: tuple[VerifierKey, ...] = ()
-    partners: Mapping[str, VerifierKey] = field(default_factory=dict)
+    signing: Mapping[str, Sequence[bytes]]
+    logs: Mapping[str, Sequence[VerifierKey]]
+    witnesses: Mapping[str, Sequence[VerifierKey]]
 
     def heads(self) -> list[Checkpoint]:
         """The latest checkpoint, and the latest that each witness has cosigned; oldest first.
@@ -70,9 +69,16 @@ class Source:
         head = self.log.head(self.conn)
         if head is None:
             raise NotInLog("The log has no checkpoint yet.", "Start the node once; it makes one.")
-        latest = select(func.max(cosignatures.c.size)).group_by(cosignatures.c.witness)
+        names = {key.name for keys in self.witnesses.values() for key in keys}
+        witness, size = cosignatures.c.witness, cosignatures.c.size
+        latest = select(func.max(size)).where(witness.in_(names)).group_by(witness)
         sizes = {*self.conn.execute(latest).scalars()} - {head.size}
-        return [*(self.log.checkpoint_at(self.conn, size) for size in sorted(sizes)), head]
+        heads = [*(self.log.checkpoint_at(self.conn, at) for at in sorted(sizes)), head]
+        shown = names | {self.log.origin}
+        return [
+            replace(one, signatures=tuple(line for line in one.signatures if line.name in shown))
+            for one in heads
+        ]
 
 
 @dataclass(frozen=True)
@@ -128,14 +134,12 @@ class Folder:
 
     def close(self, source: Source, scope: Mapping[str, Any], time: datetime) -> None:
         """Adds keys and manifest, and what reads them."""
-        known = {
-            "institution": source.name,
-            "log": str(source.log.verifier),
-            "parties": {name: key.hex() for name, key in source.keys.items()},
-            "partners": [str(key) for key in source.partners.values()],
-            "witness": str(source.witness),
-            "witnesses": [str(key) for key in source.witnesses],
+        keys = {
+            "signing": {name: [key.hex() for key in line] for name, line in source.signing.items()},
+            "log": {name: [*map(str, line)] for name, line in source.logs.items()},
+            "witness": {name: [*map(str, line)] for name, line in source.witnesses.items()},
         }
+        known = {"institution": source.name, "keys": keys}
         self.write(offline.KEYS, canonical(known))
         self.write("README.txt", README.encode())
         manifest = {
@@ -199,13 +203,14 @@ def export(
     more: files to go with it, by name. Raises NotInLog (E521), EvidenceUnwritable (E553).
     """
     with folder(path) as made:
-        shown, runs = _add_log(source, made, scope)
+        runs = _covered(source, scope)
         if not scope.whole:
             source = _concerned(source, runs)
+        shown = _add_log(source, made, scope, runs)
         add_receipts(source, made, runs, every=scope.whole)
         if scope.whole:
             _add_everything_else(source, made)
-        for name, key in source.partners.items():
+        for name, (key, *_) in source.logs.items():
             query = select(witnessed.c.note).where(witnessed.c.origin == key.name)
             note = source.conn.execute(query).scalar()
             if note is not None:
@@ -216,8 +221,19 @@ def export(
     return shown
 
 
-def _add_log(source: Source, made: Folder, scope: Scope) -> tuple[int, list[str]]:
-    """Adds the log and its heads; how many entries and which runs are shown, oldest first."""
+def _covered(source: Source, scope: Scope) -> list[str]:
+    """The runs that what is asked for speaks of, oldest first. Raises NotInLog (E521)."""
+    if scope.whole:
+        return _runs(source.conn)
+    query = select(log_entries.c.run).where(scope.covers()).distinct()
+    chosen = {*source.conn.execute(query).scalars()}
+    if not chosen:
+        raise NotInLog("The log has no such entry.", "Ask for another run or another time.")
+    return [run for run in _runs(source.conn) if run in chosen]
+
+
+def _add_log(source: Source, made: Folder, scope: Scope, runs: Sequence[str]) -> int:
+    """Adds the log and its heads; how many entries are shown."""
     conn, heads = source.conn, source.heads()
     for head in heads:
         made.write(f"checkpoints/{head.size}.note", head.encode())
@@ -226,16 +242,10 @@ def _add_log(source: Source, made: Folder, scope: Scope) -> tuple[int, list[str]
         with made.file(offline.LOG) as file:
             for one in source.log.entries(conn, 0, size):
                 file.write(one.leaf + b"\n")
-        return size, _runs(conn)
-    entry = log_entries.c
-    asked = select(entry.index, entry.run).where(scope.covers(), entry.index < size)
-    rows = conn.execute(asked).all()
-    if not rows:
-        raise NotInLog("The log has no such entry.", "Ask for another run or another time.")
-    chosen = {row.run for row in rows} - {None}
-    runs = [run for run in _runs(conn) if run in chosen]
-    belonging, gates = _belonging(source, runs)
-    shown = {index for index, _ in rows} | {index for index in belonging if index < size}
+        return size
+    asked = conn.execute(select(log_entries.c.index).where(scope.covers())).scalars()
+    belonging, gates = belonging_to(source, runs)
+    shown = {index for index in {*asked} | belonging if index < size}
     cuts = {head.size for head in heads} | gates
     with made.file(offline.LOG) as file:
         at = 0
@@ -246,7 +256,7 @@ def _add_log(source: Source, made: Folder, scope: Scope) -> tuple[int, list[str]
             if index < size:
                 file.write(next(source.log.entries(conn, index, index + 1)).leaf + b"\n")
             at = index + 1
-    return len(shown), runs
+    return len(shown)
 
 
 def add_receipts(source: Source, made: Folder, runs: Iterable[str], *, every: bool = False) -> None:
@@ -293,9 +303,13 @@ def _concerned(source: Source, runs: Iterable[str]) -> Source:
         if intent is not None:
             said = receipt.started(intent)
             parties |= {said[role]["party"] for role in ("bank", "partner")}
-    keys = {name: key for name, key in source.keys.items() if name in parties}
-    partners = {name: key for name, key in source.partners.items() if name in parties}
-    return replace(source, keys=keys, partners=partners)
+    thirds = source.witnesses.keys() - source.signing.keys()
+    return replace(
+        source,
+        signing={name: line for name, line in source.signing.items() if name in parties},
+        logs={name: line for name, line in source.logs.items() if name in parties},
+        witnesses={n: line for n, line in source.witnesses.items() if n in parties | thirds},
+    )
 
 
 def _agreement(intent: bytes) -> tuple[str, int]:
@@ -309,8 +323,8 @@ def _runs(conn: Connection) -> list[str]:
     return list(conn.execute(query).scalars())
 
 
-def _belonging(source: Source, runs: Iterable[str]) -> tuple[set[int], set[int]]:
-    """The entries about runs and their agreements, and the sizes that their intents name."""
+def belonging_to(source: Source, runs: Iterable[str]) -> tuple[set[int], set[int]]:
+    """The entries about runs, their agreements and keys; and the sizes that their intents name."""
     conn, entry = source.conn, log_entries.c
     shown: set[int] = set()
     sizes: set[int] = set()
@@ -325,7 +339,8 @@ def _belonging(source: Source, runs: Iterable[str]) -> tuple[set[int], set[int]]
     for index, leaf in conn.execute(query):
         if parse(leaf).get("agreement") in names:
             shown.add(index)
-    return shown, sizes
+    steps = succession.entered(conn)
+    return shown | {one.index for one in steps if one.party in source.signing}, sizes
 
 
 def _pieces(start: int, stop: int, cuts: Iterable[int]) -> Iterator[tuple[int, int]]:

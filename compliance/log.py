@@ -312,7 +312,8 @@ def subtree_proof(conn: Connection, root: bytes, index: int) -> tuple[int, list[
     Raises NotInLog, and LogDamaged if a hash that is needed is not stored.
     """
     last = select(func.max(subtree_leaves.c.index)).where(subtree_leaves.c.root == root)
-    size = int(conn.execute(last).scalar_one() or -1) + 1
+    found = conn.execute(last).scalar_one()
+    size = 0 if found is None else int(found) + 1
     if not 0 <= index < size:
         raise NotInLog(
             f"The sub-tree has no leaf {index}.", "Check its root and the leaf's number."

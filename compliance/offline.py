@@ -9,7 +9,8 @@ RFC 8032 signatures, C2SP checkpoints, cosignatures and tlog-proofs, DSSE envelo
 
 Given the folders of two institutions, it also compares them. Keys are taken from each folder; an
 outsider should have them from the institutions themselves, in a file that --trust names (such as
-a folder's own keys.json, once its keys were compared over the phone).
+a folder's own keys.json, once its keys were compared over the phone). One key of a succession is
+enough: entries of the log, signed by the key before and the key after, lead to the others.
 
 It ends with 0 if everything holds, with 1 if anything does not, and names what does not.
 """
@@ -26,7 +27,7 @@ import stat
 import sys
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any, Iterator, NamedTuple
+from typing import Any, Iterable, Iterator, NamedTuple
 
 MANIFEST, KEYS, PERSON, ITSELF = "manifest.json", "keys.json", "person.json", "verify.py"
 LOG, RECEIPTS, AGREEMENTS = "log.jsonl", "receipts.jsonl", "agreements.jsonl"
@@ -45,6 +46,9 @@ DECLARED = (  # the entries whose documents go with the whole log
     "notice.added",
 )
 WITHDRAWAL = "application/vnd.concordat.withdrawal-notice+json"
+SUCCESSION = "application/vnd.concordat.succession+json"
+ROTATED = ("key.rotated", "peer.rotated")  # the entries that introduce keys: own, and partners'
+KINDS = {"signing": 0, "log": 1, "witness": 4}  # of keys; the number is C2SP's
 LONGEST = 4 << 20  # bytes of a document, or of a line of many
 
 
@@ -212,7 +216,7 @@ def sha256(data: bytes) -> str:
 
 
 class Key(NamedTuple):
-    """A C2SP verifier key: of a log (kind 1) or a witness (kind 4)."""
+    """A C2SP verifier key: of a log (kind 1) or a witness (kind 4); or a party's own (kind 0)."""
 
     name: str
     public: bytes
@@ -305,18 +309,20 @@ class Envelope(NamedTuple):
             pass
         raise Wrong("is no signed envelope")
 
-    def check(self, kind: str, keys: dict[str, bytes]) -> Any:
-        """What it says, if all of these keys (by the names of their owners) have signed it."""
+    def check(self, kind: str, keys: list[Key]) -> Any:
+        """What it says, if all of these keys have signed it."""
         if self.kind != kind:
             raise Wrong(f"is not of the kind {kind}")
         head = b"DSSEv1 %d %s %d " % (len(kind.encode()), kind.encode(), len(self.payload))
-        for name, public in keys.items():
-            if sha256(public) not in self.signatures:
-                raise Wrong(f"lacks the signature of {name}")
+        for key in keys:
+            if sha256(key.public) not in self.signatures:
+                raise Wrong(f"lacks the signature of {key.name}")
             try:
-                check_signature(public, self.signatures[sha256(public)], head + self.payload)
+                check_signature(
+                    key.public, self.signatures[sha256(key.public)], head + self.payload
+                )
             except Wrong as wrong:
-                raise Wrong(f"is not signed by {name}: {wrong}") from None
+                raise Wrong(f"is not signed by {key.name}: {wrong}") from None
         said = parse(self.payload)
         if not isinstance(said, dict):
             raise Wrong("says nothing")
@@ -336,11 +342,19 @@ class Claim(NamedTuple):
 
 
 class Receipt(NamedTuple):
-    """SHA-256 of a receipt's envelope and of its payload, and what it says."""
+    """SHA-256 of a receipt's envelope and of its payload, what it says, and whose keys signed."""
 
     envelope: str
     payload: str
     said: Any
+    signers: list[Key]
+
+
+def one_succession(some: list[str], others: list[str]) -> bool:
+    """Whether two lists of keys, oldest first, overlap and say the same as far as both go."""
+    if some[0] in others:
+        return all(a == b for a, b in zip(some, others[others.index(some[0]) :]))
+    return others[0] in some and one_succession(others, some)
 
 
 class Evidence:
@@ -350,18 +364,21 @@ class Evidence:
         self.folder, self.name = folder, str(folder)
         self.holds, self.fails, self.open = [], [], []  # type: list[str], list[str], list[str]
         self.files: dict[str, Any] = {}
-        self.keys: dict[str, Any] = {}
-        self.parties: dict[str, bytes] = {}
+        self.keys: dict[str, dict[str, list[str]]] = {}  # by kind and owner, oldest first
+        self.line: dict[tuple[str, str], list[Key]] = {}  # the same
+        self.ends: dict[tuple[str, str], list[int]] = {}  # the entries that introduce the next key
         self.scope: dict[str, Any] = {}
         self.claims: list[Claim] = []
         self.roots: dict[int, bytes] = {}
         self.entries: dict[int, Any] = {}  # of runs and agreements; of a person, all there are
         self.agreements: dict[str, Any] = {}  # by digest
         self.receipts: dict[tuple[str, str], Receipt] = {}  # by run and kind
-        self.documents: set[str] = set()  # digests of notices, on agreements and to people
+        self.documents: dict[str, list[Key]] = {}  # signers of notices, to parties and to people
+        self.signers: dict[tuple[str, str], Key] = {}  # of agreements, by digest and key's SHA-256
+        self.heads: dict[bytes, Checkpoint] = {}
         self.cosigned: dict[str, tuple[int, str]] = {}
         self.head = Checkpoint("", -1, b"", b"", [])
-        self.log = Key("", b"", 1)
+        self.origin = ""
         self.size = self.shown = 0
 
     def attempt(self, where: str, check: Any, *given: Any) -> Any:
@@ -408,21 +425,82 @@ class Evidence:
             self.attempt(name, self.take_seen, name)
 
     def take_keys(self, trusted: dict[str, Any] | None) -> None:
-        self.keys = parse(self.read(KEYS))
-        if trusted is not None:
-            known = {*trusted["witnesses"], *trusted["partners"], trusted["log"]}
-            known.add(trusted["witness"])
-            for key in (self.keys["log"], *self.keys["witnesses"], *self.keys["partners"]):
-                if key not in known:
-                    raise Wrong(f"names a key that you do not trust: {key}")
-            for party, key in self.keys["parties"].items():
-                if trusted["parties"].get(party) != key:
-                    raise Wrong(f"names another key of {party} than you trust")
-        self.log = Key.parse(self.keys["log"])
-        self.name = self.keys["institution"]
-        self.parties = {name: from_hex(key) for name, key in self.keys["parties"].items()}
-        if len(set(self.parties.values())) < len(self.parties):
-            raise Wrong("gives two institutions one key")
+        self.keys, self.name = (said := parse(self.read(KEYS)))["keys"], said["institution"]
+        for kind, owners in self.keys.items():
+            for owner, texts in owners.items():
+                self.take_line(kind, owner, texts)
+                known = texts if trusted is None else trusted["keys"][kind].get(owner, [])
+                if not known or not one_succession(texts, known):
+                    raise Wrong(f"names other {kind} keys of {owner} than you trust")
+        if len({key.public for line in self.line.values() for key in line}) < sum(
+            map(len, self.line.values())
+        ):
+            raise Wrong("gives two institutions one key, or one key twice")
+        self.origin = self.line["log", self.name][0].name
+
+    def take_line(self, kind: str, owner: str, texts: list[str]) -> None:
+        """The keys of one kind that somebody has had, oldest first."""
+        line = [
+            Key(owner, from_hex(text), 0) if kind == "signing" else Key.parse(text)
+            for text in texts
+        ]
+        if {(key.name, key.kind) for key in line} != {(line[0].name, KINDS[kind])}:
+            raise Wrong(f"names a {kind} key of {owner} that is none")
+        self.line[kind, owner] = line
+
+    def follow_keys(self) -> None:
+        """Takes the steps from key to key that the log tells of; every later key needs one."""
+        for index, body in sorted(self.entries.items()):
+            if body["type"] in ROTATED and (body["kind"], body["party"]) in self.line:
+                self.attempt(f"Entry {index}", self.follow_key, index, body)
+        for (kind, owner), line in sorted(self.line.items()):
+            ends = self.ends.get((kind, owner), [])
+            if ("signing", owner) in self.line:  # a third witness has its keys from elsewhere
+                for key in line[len(ends) + 1 :]:
+                    self.fails.append(
+                        f"{KEYS} names a {kind} key of {owner} that no entry introduces after the "
+                        f"one before it: {key.public.hex()}."
+                    )
+            for key, following, end in zip(line, line[1:], ends):
+                self.holds.append(
+                    f"{utc_of(self.entries[end])}  entry {end}: {owner}'s {kind} key "
+                    f"{key.public.hex()[:16]} counts no longer, {following.public.hex()[:16]} does."
+                )
+
+    def follow_key(self, index: int, body: dict[str, Any]) -> None:
+        """That a key and the one after it have signed that the one follows the other."""
+        kind, owner = body["kind"], body["party"]
+        line, ends = self.line[kind, owner], self.ends.setdefault((kind, owner), [])
+        envelope = Envelope.parse(from_base64(body["succession"]))
+        pair = line[len(ends) : len(ends) + 2]
+        if [key.public.hex() for key in pair] != [body["old"], body["new"]]:
+            raise Wrong(f"introduces a {kind} key of {owner} that {KEYS} does not name there")
+        said = envelope.check(SUCCESSION, [key._replace(name=owner) for key in pair])
+        if any(said[part] != body[part] for part in ("party", "kind", "old", "new")):
+            raise Wrong(f"introduces another {kind} key of {owner} than was signed for")
+        if (body["type"] == ROTATED[0]) != (owner == self.name):
+            raise Wrong("introduces a key of another institution than it may")
+        ends.append(index)
+
+    def key_at(self, kind: str, owner: str, index: int) -> Key:
+        """The key that counted when an entry was written."""
+        past = sum(end < index for end in self.ends.get((kind, owner), []))
+        return self.line[kind, owner][past]
+
+    def check_time(self, signers: list[Key], index: int) -> None:
+        """That those who signed what an entry speaks of had these keys then."""
+        for key in signers:
+            if key != self.key_at("signing", key.name, index):
+                raise Wrong(f"speaks of what {key.name} signed with a key that did not count then")
+
+    def signed_by(self, envelope: Envelope, parties: Iterable[str]) -> list[Key]:
+        """The keys of these parties under an envelope; each party needs one."""
+        found = []
+        for party in parties:
+            line = self.line["signing", party]
+            own = [key for key in line if sha256(key.public) in envelope.signatures]
+            found += own or line[-1:]
+        return found
 
     def take_manifest(self) -> None:
         envelope = Envelope.parse(self.read(MANIFEST))
@@ -436,7 +514,7 @@ class Evidence:
                 self.fails.append(f"{name} is in the folder, and the manifest does not name it.")
         if (said["evidence"], said["institution"]) != (FORM, self.name):
             raise Wrong("is of another form, or of another institution")
-        envelope.check(EVIDENCE, {self.name: self.parties[self.name]})
+        envelope.check(EVIDENCE, self.line["signing", self.name][-1:])
         if len(self.fails) == wrong:
             self.holds.append(
                 f"The {len(self.files)} files are those of the manifest that {self.name} signed, "
@@ -454,23 +532,42 @@ class Evidence:
             raise Wrong("is not the file that the manifest names")
 
     def take_head(self, head: Checkpoint) -> None:
-        """A checkpoint of this log: signed by it, and perhaps by witnesses."""
-        if head.origin != self.log.name or head.signed_at(self.log) is None:
-            raise Wrong(f"is not signed by the log {self.log.name}")
-        for text in self.keys["witnesses"]:
-            key = Key.parse(text)
-            when = head.signed_at(key)
-            if when is not None:
-                last = self.cosigned.get(key.name, (0, ""))
-                self.cosigned[key.name] = max(last, (head.size, when))
+        """A checkpoint of this log. Whose keys counted at its size, `check_heads` looks at."""
+        own = self.line["log", self.name]
+        if head.origin != self.origin or not any(head.signed_at(key) is not None for key in own):
+            raise Wrong(f"is not signed by the log {self.origin}")
+        self.heads[head.text] = head
         self.claims.append(Claim(head.origin, head.size, head.root, f"the checkpoint {head.size}"))
         self.head = max(self.head, head, key=lambda one: one.size)
+
+    def check_heads(self) -> None:
+        for head in self.heads.values():
+            self.attempt(f"The checkpoint {head.size}", self.check_head, head)
+
+    def check_head(self, head: Checkpoint) -> None:
+        """Who signed it had these keys then; where the log's key changes, both have signed."""
+        for (kind, owner), line in self.line.items():
+            if kind == "signing" or (kind == "log") != (owner == self.name):
+                continue  # the log's keys are its own, its witnesses are others
+            counted = line  # of a third witness
+            if ("signing", owner) in self.line:
+                counted = [self.key_at(kind, owner, at) for at in (head.size - 1, head.size)]
+            for key in line:
+                when = head.signed_at(key)
+                if when is not None and key not in counted:
+                    raise Wrong(f"is signed by a {kind} key of {owner} that did not count then")
+                if when is None and kind == "log" and key in counted:
+                    raise Wrong(f"lacks the signature of the {kind} key of {owner} of then")
+                if when:
+                    last = self.cosigned.get(key.name, (0, ""))
+                    self.cosigned[key.name] = max(last, (head.size, when))
 
     def take_seen(self, name: str) -> None:
         """The last checkpoint of a partner's log that this institution has cosigned."""
         seen = Checkpoint.parse(self.read(name))
-        logs = {key.name: key for key in map(Key.parse, self.keys["partners"])}
-        if seen.origin not in logs or seen.signed_at(logs[seen.origin]) is None:
+        logs = [line for (kind, _), line in self.line.items() if kind == "log"]
+        keys = [key for line in logs for key in line if key.name == seen.origin != self.origin]
+        if all(seen.signed_at(key) is None for key in keys):
             raise Wrong("is not signed by a partner's log")
         self.claims.append(Claim(seen.origin, seen.size, seen.root, name))
 
@@ -488,21 +585,22 @@ class Evidence:
     def take_agreement(self, line: bytes) -> None:
         envelope = Envelope.parse(line)
         said = parse(envelope.payload)
-        envelope.check(
-            AGREEMENT, {party: self.parties[party] for party in said["parties"].values()}
-        )
-        self.agreements[sha256(envelope.payload)] = said
+        digest, keys = sha256(envelope.payload), self.signed_by(envelope, said["parties"].values())
+        envelope.check(AGREEMENT, keys)
+        self.agreements[digest] = said
+        self.signers.update({(digest, sha256(key.public)): key for key in keys})
 
     def take_step(self, line: bytes) -> None:
         """A suspension, resumption or termination of an agreement, signed by whose it is."""
         envelope = Envelope.parse(line)
         party = parse(envelope.payload)["party"]
-        envelope.check(NOTICE, {party: self.parties[party]})
-        self.documents.add(sha256(envelope.payload))
+        keys = self.signed_by(envelope, [party])
+        envelope.check(NOTICE, keys)
+        self.documents[sha256(envelope.payload)] = keys
 
     def take_notice(self, line: bytes) -> None:
         """What people were told when they were asked; the log names its digest."""
-        self.documents.add(sha256(line))
+        self.documents[sha256(line)] = []
 
     def take_receipt(self, line: bytes) -> None:
         """A run's intent or completion, as both have signed it."""
@@ -523,11 +621,14 @@ class Evidence:
                 self.claims.append(Claim(at["origin"], at["size"], from_hex(at["root"]), where))
         else:
             raise Wrong("is the receipt of something else")
-        both = {started[role]["party"]: started[role]["key"] for role in ("bank", "partner")}
-        if len(both) < 2 or any(self.keys["parties"].get(one) != key for one, key in both.items()):
+        sides = [started[role] for role in ("bank", "partner")]
+        keys = [Key(side["party"], from_hex(side["key"]), 0) for side in sides]
+        if keys[0].name == keys[1].name or any(
+            key not in self.line["signing", key.name] for key in keys
+        ):
             raise Wrong("names a key that is not its party's, or one party twice")
-        envelope.check(RECEIPT, {party: self.parties[party] for party in both})
-        self.receipts[run, kind] = Receipt(sha256(line), sha256(envelope.payload), said)
+        envelope.check(RECEIPT, keys)
+        self.receipts[run, kind] = Receipt(sha256(line), sha256(envelope.payload), said, keys)
 
     def check_terms(self, started: dict[str, Any]) -> None:
         """That an agreement both have signed was valid, for this purpose and kind of job."""
@@ -552,7 +653,7 @@ class Evidence:
     def follow_log(self, claims: list[Claim]) -> None:
         """The log, entry by entry; notes its roots at the sizes that anybody has claimed."""
         tree = Tree()
-        wanted = {claim.size for claim in claims if claim.origin == self.log.name}
+        wanted = {claim.size for claim in claims if claim.origin == self.origin}
         for line in self.lines(LOG):
             if tree.size in wanted:
                 self.roots[tree.size] = tree.root()
@@ -577,7 +678,7 @@ class Evidence:
         if not isinstance(kind, str):
             raise Wrong(f"holds no entry at {index}")
         self.shown += 1
-        if "person" in self.scope or kind.startswith(("run.", "agreement.", "notice.")):
+        if "person" in self.scope or kind.startswith(("run.", "agreement.", "notice.", *ROTATED)):
             self.entries[index] = body
 
     def follow_proofs(self) -> None:
@@ -609,6 +710,11 @@ class Evidence:
             self.fails.append(f"No entry of the log speaks of the {step} of run {run}.")
         for run in sorted({run for run, _ in self.receipts}):
             self.attempt(f"Run {run}", self.match_run, run, spoken, released)
+        for (digest, _), key in sorted(self.signers.items()):  # those that no entry speaks of
+            self.fails.append(
+                f"No entry of the log speaks of the signature of {key.name} under agreement "
+                f"{self.agreements[digest]['agreement']}."
+            )
 
     def match_entry(self, index: int, body: Any, spoken: Any, released: Any) -> None:
         """Notes where a receipt is spoken of, and what was released."""
@@ -621,12 +727,17 @@ class Evidence:
                 raise Wrong(f"speaks of the {step} of run {run}, which is not here")
             if self.receipts[run, step].envelope != body["receipt"]:
                 raise Wrong(f"speaks of another {step} of run {run}")
+            self.check_time(self.receipts[run, step].signers, index)
         elif body["type"] == "run.release":
             released[body["run"], body["root"], body["size"]] = index
+        elif body["type"] == "agreement.signed" and body["digest"] in self.agreements:
+            self.check_time([self.signers.pop((body["digest"], body["key"]))], index)
         elif whole and body["type"] in DECLARED:
             named = body["digest"] if step == "added" else body["notice"]
             if named not in self.documents:
                 raise Wrong("speaks of a notice that is not here")
+            signers = self.documents[named]  # who acknowledged it may have had another key by then
+            self.check_time([key for key in signers if sha256(key.public) == body["key"]], index)
 
     def match_run(self, run: str, spoken: dict[Any, int], released: dict[Any, int]) -> None:
         """That the gate released what both had signed for, after that and before the end."""
@@ -642,7 +753,7 @@ class Evidence:
         own = [
             one
             for one in (started["bank"], started["partner"])
-            if one["log"]["origin"] == self.log.name and one["party"] == self.name
+            if one["log"]["origin"] == self.origin and one["party"] == self.name
         ]
         if len(own) != 1:
             raise Wrong("is not one of this institution's")
@@ -656,9 +767,9 @@ class Evidence:
     def check_claim(self, claim: Claim) -> bool:
         """Raises Wrong if the log here is another; False if it does not show."""
         root = self.roots.get(claim.size)
-        if claim.origin == self.log.name and root is not None and root != claim.root:
+        if claim.origin == self.origin and root is not None and root != claim.root:
             raise Wrong(f"speaks of another log of {claim.size} entries than is here")
-        if self.scope == {"log": "whole"} and claim.origin == self.log.name and root is None:
+        if self.scope == {"log": "whole"} and claim.origin == self.origin and root is None:
             raise Wrong(f"speaks of {claim.size} entries; the log here has {self.size}")
         return root is not None
 
@@ -687,9 +798,9 @@ class Evidence:
             leaf = parse(item["leaf"].encode())
         record = parse(item["record"].encode())
         about = (
-            ["concordat.consent", self.log.name, record["recipient"], record["purpose"]]
+            ["concordat.consent", self.origin, record["recipient"], record["purpose"]]
             if "purpose" in record
-            else ["concordat.restriction", self.log.name]
+            else ["concordat.restriction", self.origin]
         )
         if leaf["record"] != mac(secret, item["record"].encode()).hex():
             raise Wrong("commits to another record")
@@ -707,7 +818,7 @@ class Evidence:
         root, size = from_hex(inputs["root"]), inputs["size"]
         agreement = started["agreement"]
         scope = [agreement["id"], agreement["version"], started["purpose"]]
-        reference = mac(secret, compact(["concordat.run", self.log.name, *scope]))
+        reference = mac(secret, compact(["concordat.run", self.origin, *scope]))
         mine = mac(salt, reference)
         when = started["started"]
         if item["present"]:
@@ -725,8 +836,8 @@ class Evidence:
     def check_told(self, item: dict[str, Any], run: str) -> None:
         """That a partner was told to delete a row of a run; whose row, the institution says."""
         envelope = Envelope.parse(item["notice"].encode())
-        said = envelope.check(WITHDRAWAL, {self.name: self.parties[self.name]})
         entry = self.entries[item["entry"]]
+        said = envelope.check(WITHDRAWAL, [self.key_at("signing", self.name, item["entry"])])
         if entry["type"] != "withdrawal.noticed" or entry["digest"] != sha256(envelope.payload):
             raise Wrong("speaks of another notice")
         if run not in said["rows"]:
@@ -793,9 +904,11 @@ What this cannot show:
 
 def compare(ours: Evidence, theirs: Evidence) -> None:
     """What two institutions' evidence says of each other; failures are written to the first."""
-    for party in sorted(ours.parties.keys() & theirs.parties.keys()):
-        if ours.parties[party] != theirs.parties[party]:
-            ours.fails.append(f"{ours.name} and {theirs.name} know {party} by different keys.")
+    for kind, party in sorted(ours.line.keys() & theirs.line.keys()):
+        if not one_succession(ours.keys[kind][party], theirs.keys[kind][party]):
+            ours.fails.append(
+                f"{ours.name} and {theirs.name} know {party} by different {kind} keys."
+            )
     both = sorted(ours.receipts.keys() & theirs.receipts.keys())
     for run, kind in both:
         if ours.receipts[run, kind] != theirs.receipts[run, kind]:
@@ -809,7 +922,7 @@ def compare(ours: Evidence, theirs: Evidence) -> None:
             ours.fails.append(f"{theirs.name} shows no {kind} of run {run}; {ours.name} does.")
     held = 0
     for claim in ours.claims:
-        root = theirs.roots.get(claim.size) if claim.origin == theirs.log.name else None
+        root = theirs.roots.get(claim.size) if claim.origin == theirs.origin else None
         held += root == claim.root
         if root not in (None, claim.root):
             ours.fails.append(
@@ -828,11 +941,11 @@ def summary(one: Evidence) -> None:
     scope = ", ".join(f"{name} {value}" for name, value in one.scope.items())
     if "person" not in one.scope:
         add(
-            f"The log {one.log.name} has {one.size:,} entries; {one.shown:,} of them are shown "
+            f"The log {one.origin} has {one.size:,} entries; {one.shown:,} of them are shown "
             f"({scope}), the others by hashes; together they make the root that the log signed."
         )
     else:
-        add(f"{one.shown:,} entries are shown, each with a proof that it is in {one.log.name}.")
+        add(f"{one.shown:,} entries are shown, each with a proof that it is in {one.origin}.")
     for name, (size, when) in sorted(one.cosigned.items()):
         add(f"{name} has cosigned the first {size:,} entries, on {when}.")
     if one.agreements:
@@ -868,6 +981,8 @@ def verify(folders: list[Path], trusted: dict[str, Any] | None) -> list[Evidence
             one.attempt(one.name, one.follow_proofs)
         else:
             one.attempt(LOG, one.follow_log, claims)
+        one.attempt(KEYS, one.follow_keys)
+        one.attempt(one.name, one.check_heads)
         one.attempt(one.name, one.match)
         one.attempt(one.name, one.verify_claims)
         if not one.fails:
@@ -901,10 +1016,10 @@ def main() -> int:
                 print(f"  {label}  {printable(line)}")
         if trusted is None and one.keys:
             print("  keys   taken from this folder; compare them with the institutions:")
-            for party, key in sorted(one.parties.items()):
-                print(f"           {printable(party)} signs with {key.hex()}")
-            for line in (one.keys["log"], *one.keys["witnesses"]):
-                print(f"           {printable(line)}")
+            for kind, owners in sorted(one.keys.items()):
+                for owner, texts in sorted(owners.items()):
+                    for text in texts:
+                        print(f"           {kind} of {printable(owner)}: {printable(text)}")
     wrong = sum(len(one.fails) for one in found)
     print(f"\n{LIMITS}\n")
     print("Everything that was checked holds." if not wrong else f"{wrong} things are WRONG.")

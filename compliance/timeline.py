@@ -99,11 +99,10 @@ def write(source: Source, made: Folder, told: Timeline) -> None:
     """
     conn, log = source.conn, source.log
     runs = [item["run"] for item in told["runs"]]
-    entry = log_entries.c
     places = {item["entry"] for name in ("timeline", "erased") for item in told[name]}
-    places.update(conn.execute(select(entry.index).where(entry.run.in_(runs))).scalars())
     places.update(one["entry"] for item in told["runs"] for one in item.get("told", ()))
     places.update(_notices(conn, made, told))
+    places |= evidence.belonging_to(source, runs)[0]
     heads = source.heads()
     for head in heads:
         made.write(f"checkpoints/{head.size}.note", head.encode())

@@ -41,6 +41,7 @@ from compliance.proof import Proof
 from compliance.receipt import receipts, started
 from compliance.signing import Envelope, SigningKey, keyid
 from compliance.store import metadata
+from compliance.succession import at as keys_at
 from compliance.vault import VaultKeys, subjects
 from protos.errors import ConcordatError
 
@@ -470,7 +471,7 @@ def problems(
         entry = logged.pop(row.entry, {})
         try:
             notice = _read(Envelope.from_json(row.envelope))
-            key = keys.get(notice.party, b"")
+            key = keys_at(keys, row.entry).get(notice.party, b"")
             notice.envelope.verify({keyid(key): key})
         except ConcordatError as error:
             yield where, error.message

@@ -77,7 +77,9 @@ def _story(folder: Path) -> Iterator[tuple[Connection, Source, VaultKeys, list[s
         head, name = log.checkpoint(conn), "partner.example/witness"
         log.add_cosignature(conn, head.size, cosign(head.text, name, _WITNESS, _NOW))
         witness = VerifierKey(name, _WITNESS.public, COSIGNATURE)
-        yield conn, Source(conn, log, bank, _BANK, keys, _OWN, (witness,)), vault, people
+        lines = {name: [key] for name, key in keys.items()}
+        logs, witnesses = {bank: [log.verifier]}, {bank: [_OWN], partner: [witness]}
+        yield conn, Source(conn, log, bank, _BANK, lines, logs, witnesses), vault, people
 
 
 def _files(made: Path) -> list[str]:

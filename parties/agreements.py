@@ -174,7 +174,9 @@ def _tell(node: Node, peer: Identity, notice: Notice, *, again: str = "") -> Not
 
 def tell(node: Node, client: PeerClient, peer: Identity, notice: Notice) -> Notice:
     """Sends one notice; as its acknowledgement has left it. Raises E612, E613."""
-    answer = Envelope.from_json(client.offer_agreement(notice.envelope.to_json()))
+    # By the key that the partner knows now: it may be another than when the notice was made.
+    signed = notice.envelope.sign(node.signing_key)
+    answer = Envelope.from_json(client.offer_agreement(signed.to_json()))
     return _acknowledged(node, peer, notice, answer)
 
 

@@ -1,19 +1,23 @@
 """Evidence for outsiders: of the log, of a run, of one person."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection
 
-from compliance import activities, evidence, timeline
+from compliance import activities, evidence, succession, timeline
 from compliance.activities import Form, Kind
 from compliance.errors import EvidenceUnwritable
 from compliance.evidence import Scope, Source
 from compliance.note import VerifierKey
+from compliance.succession import OWN, PEERS
 from compliance.timeline import Timeline
-from parties import audits, peers, people
+from parties import peers, people, witnessing
 from parties.files import write_private
+from parties.identity import Identity
 from parties.node import Node
 
 
@@ -78,14 +82,27 @@ def person(node: Node, subject: str, run: str | None, output: Path | None) -> Ti
 
 
 def _source(conn: Connection, node: Node) -> Source:
-    partners = {peer.name: VerifierKey.parse(peer.log_key) for peer in peers.all_peers(conn)}
+    """With every key that this node's log, or what is pinned, knows."""
+    entries, own = node.successions(conn), node.identity
+    known = (own, *peers.all_peers(conn))
+
+    def line(one: Identity, kind: succession.Kind) -> list[bytes]:
+        type_, now = OWN if one is own else PEERS, one.key(kind)
+        past, _ = succession.history(entries, type_, one.name, kind, now)
+        return [*(key.public for key in past), now]
+
+    def notes(kind: succession.Kind, text: Callable[[Identity], str]) -> dict[str, Any]:
+        return {
+            one.name: [replace(VerifierKey.parse(text(one)), public=key) for key in line(one, kind)]
+            for one in known
+        }
+
     return Source(
         conn,
         node.log,
         node.config.name,
         node.signing_key,
-        node.signing_keys(),
-        node.witness_key,
-        tuple(audits.witness_keys(conn, node)),
-        partners,
+        {one.name: line(one, "signing") for one in known},
+        notes("log", lambda one: one.log_key),
+        witnessing.pinned(conn) | notes("witness", lambda one: one.witness_key),
     )

@@ -3,6 +3,7 @@ two nodes.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection
@@ -46,7 +47,9 @@ def announce(
 
 def deliver(node: Node, client: PeerClient, peer: Identity, notice: Notice) -> None:
     """Sends one notice and enters what acknowledges it. Raises E415, E612, E613."""
-    answer = client.withdraw_rows(notice.envelope.to_json())
+    # By the key that the partner knows now: it may be another than when the notice was made.
+    signed = replace(notice.envelope, signatures={}).sign(node.signing_key)
+    answer = client.withdraw_rows(signed.to_json())
     with node.writing() as conn:
         withdrawal.acknowledge(
             conn,

@@ -16,6 +16,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from compliance import audit, migrations, witness
+from compliance.evidence import Source
+from compliance.log import Log
 from compliance.note import COSIGNATURE, VerifierKey, cosign
 from compliance.signing import SigningKey
 from compliance.store import metadata, read, write
@@ -60,6 +62,25 @@ def verify(version: int, conn: Connection) -> audit.Verdict:
         witnesses=[VerifierKey.parse(known["witness"])],
         partners=[VerifierKey.parse(known["partner"])],
     )
+
+
+def source(version: int, conn: Connection) -> tuple[Source, VaultKeys]:
+    """What evidence is made of. The keys that signed are not stored; another signs the manifest."""
+    known = json.loads(_path(version).read_text("utf-8"))["keys"]
+    log, partner, witness_key = (
+        VerifierKey.parse(known[name]) for name in ("log", "partner", "witness")
+    )
+    key = SigningKey.generate()
+    made = Source(
+        conn,
+        Log(log.name, key),
+        "bank",
+        key,
+        {name: [bytes.fromhex(public)] for name, public in known["parties"].items()},
+        {"bank": [log], "partner": [partner]},
+        {"partner": [witness_key]},
+    )
+    return made, VaultKeys(*map(bytes.fromhex, known["vault"]))
 
 
 def rows(conn: Connection) -> dict[str, list[Any]]:

@@ -90,10 +90,16 @@ class Story:
 
     def source(self, conn) -> Source:
         bank, partner = self.bank, self.partner
-        keys = {side.name: side.key.public for side in (bank, partner)}
-        logs = {"partner": partner.log.verifier}
         own = VerifierKey("bank/witness", self.own_witness.public, COSIGNATURE)
-        return Source(conn, bank.log, "bank", bank.key, keys, own, (self.witness_key,), logs)
+        return Source(
+            conn,
+            bank.log,
+            "bank",
+            bank.key,
+            {side.name: [side.key.public] for side in (bank, partner)},
+            {side.name: [side.log.verifier] for side in (bank, partner)},
+            {"bank": [own], "partner": [self.witness_key]},
+        )
 
     def export(self, path: Path, scope: Scope | None = None) -> Path:
         with read(self.bank.engine) as conn:
@@ -214,9 +220,9 @@ def test_one_run_holds_and_shows_no_other(story: Story, tmp_path: Path) -> None:
     stranger = SigningKey.generate()
     with read(story.bank.engine) as conn:
         source = story.source(conn)
-        keys = {**source.keys, "stranger": stranger.public}
-        others = {**source.partners, "stranger": VerifierKey("stranger/log", stranger.public)}
-        source = replace(source, keys=keys, partners=others)
+        signing = {**source.signing, "stranger": [stranger.public]}
+        logs = {**source.logs, "stranger": [VerifierKey("stranger/log", b"\2" * 32)]}
+        source = replace(source, signing=signing, logs=logs)
         evidence.export(source, tmp_path / "part", Scope(run=story.run.run), time=NOW)
         evidence.export(source, tmp_path / "all", Scope(), time=NOW)
     assert b"stranger" not in (tmp_path / "part" / "keys.json").read_bytes()
@@ -271,13 +277,13 @@ def test_trusted_keys_are_held_against_those_in_the_folder(story: Story, tmp_pat
     assert fails(folder, trusted=keys) == []
     stranger = SigningKey.generate().public.hex()
     for change in (
-        {"parties": {**keys["parties"], "partner": stranger}},
-        {"witnesses": []},
-        {"log": keys["witnesses"][0]},
-        {"parties": []},
+        {"signing": {**keys["keys"]["signing"], "partner": [stranger]}},
+        {"witness": {}},
+        {"log": keys["keys"]["witness"]},
+        {"signing": []},
         {},
     ):
-        trusted = {**keys, **change} if change else {}
+        trusted = {"keys": {**keys["keys"], **change}} if change else {}
         assert any(line.startswith("keys.json ") for line in fails(folder, trusted=trusted))
 
 
@@ -527,9 +533,8 @@ def test_two_institutions_are_compared(story: Story, tmp_path: Path) -> None:
     partner = story.partner
     theirs = tmp_path / "theirs"
     with read(partner.engine) as conn:
-        keys = {side.name: side.key.public for side in (story.bank, partner)}
-        own = VerifierKey("partner/witness", story.witness.public, COSIGNATURE)
-        source = Source(conn, partner.log, "partner", partner.key, keys, own)
+        source = story.source(conn)
+        source = replace(source, conn=conn, log=partner.log, name="partner", key=partner.key)
         evidence.export(source, theirs, Scope(), time=NOW)
     found = fails(ours, theirs)
     missing = {

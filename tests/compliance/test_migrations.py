@@ -1,14 +1,17 @@
 """Every store that an earlier version wrote opens with everything in it."""
 
 import json
+from datetime import timedelta
 
 import pytest
 import stored
+from institutions import NOW
 from sqlalchemy import Column, ForeignKey, Integer, String, UniqueConstraint, inspect, text
 from sqlalchemy.exc import IntegrityError
 
-from compliance import migrations, postgresql, sqlite
+from compliance import evidence, migrations, offline, postgresql, sqlite, timeline
 from compliance.errors import StoreDamaged, StoreTooNew
+from compliance.evidence import Scope
 from compliance.store import open_store, read, write
 
 VERSIONS = stored.versions()
@@ -65,6 +68,28 @@ def test_nothing_is_lost(version, store_url):
     assert verdict.ok, verdict.report.findings
     assert (verdict.agreements, verdict.receipts, verdict.consents) == (1, 2, 6)
     assert verdict.report.size == 8
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_evidence_of_it_holds(version, store_url, tmp_path):
+    """Of all, of a part, and of each person; only the manifest is by a key made for the test."""
+    stored.load(version, store_url)
+    with read(open_store(store_url)) as conn:
+        source, keys = stored.source(version, conn)
+        run = conn.execute(text("SELECT run FROM receipts")).scalars().first()
+        scopes = [Scope(), Scope(run=run), Scope(since=NOW), Scope(until=NOW + timedelta(days=1))]
+        for number, scope in enumerate(scopes):
+            evidence.export(source, tmp_path / str(number), scope, time=NOW)
+        for number, subject in enumerate(stored.PEOPLE):
+            with evidence.folder(tmp_path / f"person-{number}") as made:
+                told = timeline.of_person(conn, source.log, keys, subject, now=NOW, run=run)
+                assert len(told["timeline"]) == 1 + (number == 5)  # who has withdrawn
+                timeline.write(source, made, told)
+                made.close(source, {"person": "one"}, NOW)
+    for folder in tmp_path.glob("[0-9p]*"):
+        if folder.is_dir():
+            (one,) = offline.verify([folder], None)
+            assert one.fails == ["manifest.json lacks the signature of bank."], folder
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -5,18 +5,18 @@ from pathlib import Path
 
 import pytest
 from conftest import make
-from ready import agree, pair, run
+from ready import agree, make_ready, pair, phones, run, until, withdraw
 from sqlalchemy import text
 from test_audits import findings, tamper
 from typer.testing import CliRunner
 
-from compliance import audit, receipt
+from compliance import audit, lifecycle, receipt, withdrawal
 from compliance.canonical import parse, to_base64
 from compliance.errors import LogKeyReplaced, SuccessionRefused
 from compliance.note import Checkpoint, VerifierKey, sign
 from compliance.signing import SigningKey, keyid
 from compliance.succession import KINDS, KeyRing, Past, Succession
-from parties import audits, rotation, server
+from parties import audits, courier, rotation, server
 from parties.cli import app
 from parties.errors import Busy
 from parties.node import Node
@@ -165,6 +165,34 @@ def test_a_rotation_that_was_interrupted(bank: Node) -> None:
     assert again.home.key("signing").read_bytes() == fresh
     assert findings(again) == []
     assert entry == 1
+
+
+def test_what_waits_to_be_delivered_is_signed_anew(
+    tmp_path: Path, paillier_key: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(courier, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(courier, "FIRST_SECONDS", 0.1)
+    monkeypatch.setattr(courier, "MOST_SECONDS", 0.4)
+    bank, shop = make(tmp_path, "bank"), make(tmp_path, "shop", "ecommerce")
+
+    def waiting() -> list[object]:
+        with shop.reading() as conn:
+            return [*lifecycle.undelivered(conn, "shop"), *withdrawal.undelivered(conn, "shop")]
+
+    with server.serving(shop):
+        with server.serving(bank):
+            make_ready(bank, shop, paillier_key)
+            run(bank, "intersect")
+        withdraw(shop, phones(70, 71), "bank", "purchases")
+        home = str(shop.home.path)
+        CliRunner().invoke(app, ["agreement", "suspend", home, "offers", "--reason", "to look"])
+        assert len(waiting()) == 2
+        rotation.rotate(shop, "signing")
+        with server.serving(bank):
+            assert rotation.announce_to_all(shop) == []
+            until(lambda: not waiting(), 20)
+            for node in (bank, shop):
+                assert findings(node) == []
 
 
 def test_no_key_is_rotated_during_a_run(ready: tuple[Node, Node]) -> None:
