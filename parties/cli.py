@@ -38,6 +38,7 @@ from parties import (
 )
 from parties.cli_audit import audit
 from parties.cli_features import feature
+from parties.cli_recipes import recipe
 from parties.config import Home, Sector
 from parties.console import sealed
 from parties.console import server as console
@@ -84,6 +85,7 @@ agreement = _group("agreement", "What two institutions sign before anything runs
 job = _group("job", "Run a joint job under an agreement, and look at past runs.")
 scorecard = _group("scorecard", "The bank's scorecards, for jobs of the kind score.")
 app.add_typer(feature, name="features")
+app.add_typer(recipe, name="recipe")
 app.add_typer(audit, name="audit")
 user = _group("user", "Who may do what here: engineers, officers, auditors, and their keys.")
 third = _group("witness", "A witness of its own, for a regulator: cosigns the logs it knows.")

@@ -262,5 +262,20 @@ class FormUnfit(ConcordatError):
     code = "E664"
 
 
+# Recipes
+
+
+class RecipeUnknown(ConcordatError):
+    """No recipe of this name."""
+
+    code = "E670"
+
+
+class ResultUnfit(ConcordatError):
+    """The figures of a recipe are asked of a file that is no result of its job."""
+
+    code = "E671"
+
+
 class InternalError(ConcordatError):
     code = "E699"
