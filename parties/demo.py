@@ -18,6 +18,7 @@ from parties import curious
 from parties.config import Home
 from parties.errors import HomeExists, InternalError
 from parties.node import Node
+from parties.reports import page
 
 PEOPLE = 6_000
 SEED = 20  # the demo shows the same figures everywhere; protocols draw their own secrets
@@ -264,6 +265,7 @@ class _Story:
         self._console = console
         self._folder = folder
         self._homes = {name: str(folder / name) for name in ("bank", "shop", "telco")}
+        self._insight = str(folder / "insight.csv")
         self._nodes: list[subprocess.Popen[bytes]] = []
 
     def tell(self) -> None:
@@ -384,8 +386,12 @@ class _Story:
 
     def _close(self) -> None:
         bank, shop = self._homes["bank"], self._homes["shop"]
-        self._say("That was the demo. The nodes are stopped; their homes are kept. Try next:")
+        self._say("That was the demo. The nodes are stopped; their homes are kept.")
+        report = str(page.beside(Path(self._insight)))
+        self._console.print(f"  Charts of the insight, for a browser: {escape(report)}")
+        self._say("Try next:")
         for line in (
+            f"{self._program} console {bank}",
             f"{self._program} job list {bank}",
             f"{self._program} audit log {shop}",
             f"{self._program} agreement show {shop} offers",
@@ -397,7 +403,8 @@ class _Story:
         text = JOB.format(job=job, agreement=agreement, purpose=purpose)
         text += ASKED.get((job, agreement), "")
         path = self._write(f"{job}-{agreement}-{purpose}.yaml", text)
-        self._do("job", "run", self._homes["bank"], path, fails=fails)
+        output = ["--output", self._insight] if (job, agreement) == ("insight", "offers") else []
+        self._do("job", "run", self._homes["bank"], path, *output, fails=fails)
 
     def _write(self, name: str, text: str) -> str:
         path = self._folder / name

@@ -28,8 +28,11 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 def test_it_tells_the_whole_story(demo: tuple[Path, str]) -> None:
-    _, said = demo
+    folder, said = demo
     assert said.count("$ concordat job run") == 10
+    report = folder / "insight.html"
+    assert said.count(str(report)) == 2 and report.stat().st_size > 1_000_000
+    assert f" console {folder / 'bank'}\n" in said
     assert "E401" in said and "E310" in said  # refused by the gate, and by the agreement
     assert re.search(r"suppressed segments: 1\b", said)  # and by the threshold
     assert re.search(r"contacts +[0-9.]+ +large", said)  # the older call fewer people
