@@ -24,8 +24,8 @@ from fuzz.documents import AGREEMENT, INSIGHT
 from fuzz.target import Setup, Target
 
 _NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
-_BANK, _PARTNER, _WITNESS = (SigningKey.generate() for _ in range(3))
-_OWN = VerifierKey("bank.example/witness", _WITNESS.public, COSIGNATURE)
+_BANK, _PARTNER, _WITNESS, _OURS = (SigningKey.generate() for _ in range(4))
+_OWN = VerifierKey("bank.example/witness", _OURS.public, COSIGNATURE)
 _RUN = "0123456789abcdef" * 2
 
 
