@@ -18,6 +18,7 @@ from parties import curious
 from parties.config import Home
 from parties.errors import HomeExists, InternalError
 from parties.node import Node
+from parties.recipes import library
 from parties.reports import page
 
 PEOPLE = 6_000
@@ -166,6 +167,9 @@ features:
 """,
 }
 
+# What the story asks of whom with the recipes.
+RECIPES = {"right-moment": "shop", "credit-assessment": "telco", "campaign": "shop"}
+
 DATASET = """\
 datasets:
   {name}:
@@ -274,6 +278,7 @@ class _Story:
             self._agree()
             self._compute()
             self._be_refused()
+            self._cook()
             self._verify()
         finally:
             for node in self._nodes:
@@ -286,13 +291,15 @@ class _Story:
     def _set_up(self) -> None:
         self._say("Three institutions, a node each, with tables of their own.")
         generate(self._folder)
+        for name in RECIPES:
+            library.write(name, self._folder / name, made_up=True)
         datasets = {"bank": "customers", "shop": "shoppers", "telco": "subscribers"}
         sectors = {"bank": "bank", "shop": "ecommerce", "telco": "telecom"}
         for name, home in self._homes.items():
             self._do("init", home, "--name", name, "--sector", sectors[name])
             path = self._folder / f"{datasets[name]}.csv"
             with (Path(home) / "config.yaml").open("a", encoding="utf-8") as file:
-                file.write(DATASET.format(name=datasets[name], path=path))
+                file.write(DATASET.format(name=datasets[name], path=path) + self._further(name))
         for home in self._homes.values():
             self._serve(home)
         for home in self._homes.values():
@@ -304,6 +311,15 @@ class _Story:
             self._do("pair", "invite", bank, "-o", invitation)
             fingerprint = Node.open(Home(Path(bank))).identity.fingerprint
             self._do("pair", "accept", self._homes[name], invitation, "--fingerprint", fingerprint)
+
+    def _further(self, name: str) -> str:
+        """The datasets of the recipes, as they go under `datasets` in config.yaml."""
+        files = [
+            self._folder / recipe / (library.BANK if name == "bank" else library.PARTNER)
+            for recipe, partner in RECIPES.items()
+            if name in {"bank", partner}
+        ]
+        return "".join(textwrap.indent(file.read_text("utf-8"), "  ") for file in files)
 
     def _serve(self, home: str) -> None:
         self._console.print(f"\n[bold cyan]$ concordat serve {escape(home)} &[/]")
@@ -353,6 +369,23 @@ class _Story:
         self._job("overlap", "adverts", "advertising", fails=1)
         self._say("The agreement is for credit offers, nothing else: refused by its purpose.")
         self._job("overlap", "offers", "advertising", fails=1)
+
+    def _cook(self) -> None:
+        self._say(
+            "Three recipes, on raw tables: purchases, call records, repayments. When do customers "
+            "next buy electronics, and for how much? What would ties and mobility say of who falls "
+            "behind with a loan? What has a campaign sold, beside a hold-out?"
+        )
+        bank = self._homes["bank"]
+        for name, partner in RECIPES.items():
+            folder, other = self._folder / name, self._homes[partner]
+            for home, file in zip((bank, other), library.CONSENTS, strict=True):
+                self._do("consent", "import", home, str(folder / file))
+            agreement, result = str(folder / library.AGREEMENT), str(folder / "result.csv")
+            self._do("agreement", "propose", bank, agreement)
+            self._do("agreement", "sign", other, name)
+            self._do("job", "run", bank, str(folder / library.JOB), "--output", result)
+            self._do("recipe", "report", name, agreement, result)
 
     def _verify(self) -> None:
         self._say("Everything is in the logs, and partners have witnessed each other's.")

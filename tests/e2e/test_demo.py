@@ -29,7 +29,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 def test_it_tells_the_whole_story(demo: tuple[Path, str]) -> None:
     folder, said = demo
-    assert said.count("$ concordat job run") == 10
+    assert said.count("$ concordat job run") == 13
+    assert said.count("$ concordat recipe report") == 3
+    assert re.search(r"difference +│.*│ +0\.0[56]", said)  # what the campaign has sold
     report = folder / "insight.html"
     assert said.count(str(report)) == 2 and report.stat().st_size > 1_000_000
     assert f" console {folder / 'bank'}\n" in said
