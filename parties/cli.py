@@ -40,8 +40,7 @@ from parties.cli_audit import audit
 from parties.cli_features import feature
 from parties.cli_recipes import recipe
 from parties.config import Home, Sector
-from parties.console import sealed
-from parties.console import server as console
+from parties.console import PORT, sealed
 from parties.errors import ConfigError
 from parties.node import Node
 from parties.reading import read
@@ -180,14 +179,16 @@ def serve(home: HomePath) -> None:
 @verb
 def serve_console(
     home: HomePath,
-    port: Annotated[int, typer.Option(help="Of this machine; 0: any free one.")] = console.PORT,
+    port: Annotated[int, typer.Option(help="Of this machine; 0: any free one.")] = PORT,
 ) -> None:
     """Serve the console to browsers on this machine, until Ctrl-C or SIGTERM."""
+    from parties.console.server import serving  # noqa: PLC0415 (slow, and for this verb only)
+
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
-    with console.serving(Node.open(Home(home)), port) as serving:
-        out.print(f"The console is at http://127.0.0.1:{serving.port}/ ; Ctrl-C stops it.")
+    with serving(Node.open(Home(home)), port) as console:
+        out.print(f"The console is at http://127.0.0.1:{console.port}/ ; Ctrl-C stops it.")
         stopped.wait()
     out.print("Stopped; whoever was signed in is signed out.")
 

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-import opendp.prelude as dp
 
 from federated.arrays import I64
 from federated.errors import FeatureUnfit
@@ -27,8 +26,6 @@ from federated.paillier.packing import Columns, Query
 TAIL = 0.05  # how often a figure lies outside its interval, at most
 MAX_BOUND = 2**62  # what is drawn is a 64-bit integer
 _ROUNDED = 1 + 2.0**-40  # a scale as a double must not be below the one asked for
-
-dp.enable_features("contrib")
 
 
 @dataclass(frozen=True)
@@ -50,6 +47,9 @@ class Laplace:
         """int64, by the operating system's generator."""
         if not self.bound:
             return np.zeros(shape, np.int64)
+        import opendp.prelude as dp  # noqa: PLC0415 (a quarter of a second, for noise only)
+
+        dp.enable_features("contrib")
         space = dp.vector_domain(dp.atom_domain(T="i64")), dp.l1_distance(T="i64")
         drawn = dp.m.make_laplace(*space, scale=self.scale)([0] * math.prod(shape))
         return np.clip(np.array(drawn, np.int64).reshape(shape), -self.bound, self.bound)

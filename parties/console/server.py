@@ -7,12 +7,11 @@ from contextlib import contextmanager
 
 import uvicorn
 
-from parties.console import app
+from parties.console import PORT, app
 from parties.console.visit import Console
 from parties.errors import PortBusy
 from parties.node import Node
 
-PORT = 8460
 _CONNECTIONS = 64
 
 

@@ -147,19 +147,11 @@ def rendered(request: Request, template: str, *, status: int = 200, **values: An
         "section": path.split("/")[1],
         "user": None,
         "notes": [],
-        "time": shown_time,
+        "time": words.shown_time,
         "term": lambda name: say(f"term.{name}") if known(f"term.{name}") else spaced(name),
         "shown": shown_value,
     }
     return HTMLResponse(_PAGES.get_template(template).render(shown | values), status)
-
-
-def shown_time(value: str | datetime | None) -> str:
-    """To the minute, in UTC."""
-    if not value:
-        return "–"
-    at = datetime.fromisoformat(value) if isinstance(value, str) else value
-    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def day(text: str) -> datetime | None:

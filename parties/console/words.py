@@ -1,6 +1,7 @@
 """What the pages say, in each language: a catalogue of messages, as data."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,14 @@ def say(language: str, name: str, /, **values: Any) -> str:
         name = f"{name}_one"
     shown = {key: f"{value:,}" if type(value) is int else value for key, value in values.items()}
     return messages[name].format(**shown)
+
+
+def shown_time(value: str | datetime | None) -> str:
+    """To the minute, in UTC."""
+    if not value:
+        return "–"
+    at = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def known(language: str, name: str) -> bool:

@@ -15,7 +15,7 @@ from compliance.agreement import Job
 from compliance.canonical import canonical
 from parties import results as files
 from parties.audits import witness_keys
-from parties.console.visit import shown_time
+from parties.console.words import shown_time
 from parties.errors import JobError, ResultGone, ResultMissing
 from parties.files import write_private
 from parties.node import Node

@@ -39,6 +39,8 @@ from federated.points import hash_ids, product, receive_points, send_points
 from federated.risk.binning import Edges
 from protos.concordat.v1.run_pb2 import EncryptedRows, GroupSizes, MaskedSums, ReleasedSums
 
+dp.enable_features("contrib")
+
 DELTA = Fraction(1, 10**9)
 MODEST = Privacy(Fraction(1), DELTA)
 D = Decimal
