@@ -4,7 +4,7 @@ Suite C25519-SHA512: RFC 9380 curve25519_XMD:SHA-512_ELL2_RO_, Montgomery ladder
 A batch of points is uint8 (n, 32): little-endian u-coordinates.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
@@ -70,18 +70,29 @@ def receive_points(
     scalar: Scalar | None = None,
     *,
     stage: str = "receive points",
+    seen: Callable[[U8], object] | None = None,
     progress: Progress = silent,
 ) -> U8:
     """A sequence of exactly `expected` points, multiplied by the scalar if there is one.
+
+    seen: is shown the points as they arrive.
 
     Raises ProtocolViolation for another number, InvalidPoint for a point that is not canonical,
     has a product of zero, or whose product occurs twice. Allocates only what arrives.
     """
     frames = _receive_frames(channel, expected, stage, progress)
+    if seen is not None:
+        frames = _shown(frames, seen)
     parts = frames if scalar is None else pipelined(partial(product, scalar=scalar), frames)
     points = np.concatenate(list(parts))
     refuse_repeats(points)
     return points
+
+
+def _shown(frames: Iterator[U8], seen: Callable[[U8], object]) -> Iterator[U8]:
+    for points in frames:
+        seen(points)
+        yield points
 
 
 def _receive_frames(

@@ -26,7 +26,7 @@ from federated.arrays import I64
 from federated.channel import Channel
 from federated.disclosure.noise import Privacy
 from federated.errors import AnswersDisagree, ProtocolViolation
-from federated.hooks import Progress, Release, silent
+from federated.hooks import BankPeriod, PartnerPeriod, Progress, Release, silent
 from federated.points import chunks
 from federated.risk.binning import Edges
 from protos.concordat.v1.run_pb2 import BinEdges
@@ -55,10 +55,12 @@ def run_bank(
     minimum_group: int,
     key_bits: int,
     privacy: Privacy | None = None,
+    period: BankPeriod | None = None,
     release: Release,
     progress: Progress = silent,
 ) -> list[Distribution] | None:
-    """A distribution a feature; None if a group is below the minimum, here or among the shared.
+    """A distribution a feature; None if a group is below the minimum, here or among the shared, or
+    was held back.
 
     Raises InvalidKey, and ProtocolViolation where the partner deviates in form or counts.
     """
@@ -72,6 +74,7 @@ def run_bank(
         key_bits=key_bits,
         together=True,
         privacy=privacy,
+        period=period,
         release=release,
         progress=progress,
     )
@@ -98,6 +101,7 @@ def run_partner(
     minimum_group: int,
     privacy: Privacy | None = None,
     short_exponents: bool = False,
+    period: PartnerPeriod | None = None,
     release: Release,
     progress: Progress = silent,
 ) -> None:
@@ -116,6 +120,7 @@ def run_partner(
         together=True,
         privacy=privacy,
         short_exponents=short_exponents,
+        period=period,
         release=release,
         progress=progress,
     )

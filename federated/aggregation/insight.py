@@ -9,7 +9,7 @@ A private join and compute (Ion et al., EuroS&P 2020) by group, with Paillier's 
                          the bank multiplies by a, finds the segment, adds to its sum
     4. bank -> partner   per segment: the sum, re-randomised and masked, its counts readable
     5. partner -> bank   decrypts, checks each count against the minimum, answers what reaches it,
-                         with noise if that was agreed
+                         with noise if that was agreed, and is not too near an earlier release
                          the bank removes its mask
 
 The bank learns the partner's size, the shared count of every segment it sent, and what is released.
@@ -35,7 +35,7 @@ from federated.arrays import I64, U8, U64, Bool
 from federated.channel import Channel
 from federated.disclosure.noise import Laplace, Noise, Privacy
 from federated.errors import AnswersDisagree, GroupTooSmall, ProtocolViolation
-from federated.hooks import Progress, Release, silent
+from federated.hooks import BankPeriod, PartnerPeriod, Progress, Release, silent
 from federated.paillier import keys
 from federated.paillier.ciphertexts import encode, parse
 from federated.paillier.packing import Counts, Layout, from_integers, to_integers
@@ -55,6 +55,7 @@ from protos.concordat.v1.run_pb2 import EncryptedRows, GroupSizes, MaskedSums, R
 
 A = TypeVar("A", bound=Asked)
 
+PSEUDONYM = 16  # bytes of a point by which the partner knows it again
 ROWS = 2048  # encrypted and sent at a time
 
 
@@ -69,20 +70,22 @@ def run_bank(
     key_bits: int,
     together: bool = False,
     privacy: Privacy | None = None,
+    period: BankPeriod | None = None,
     release: Release,
     progress: Progress = silent,
 ) -> Aggregates:
     """public: the partner's key, of the size key_bits that the agreement demands.
 
     together: the groups are compared, so that all are released or none. privacy: what the noise is
-    for that the partner adds to the sums; None if they are exact.
+    for that the partner adds to the sums; None if they are exact. period: of runs that the
+    partner holds against each other; without one nothing in this run recurs in another.
 
     Raises InvalidKey, and ProtocolViolation where the partner deviates in form or counts.
     """
     keys.check_key_size(public, key_bits)
     noise = Noise.of([feature.columns for feature in features], privacy).columns
     layout = _plan(features, partner_size, key_bits, noise)
-    a = Scalar.random()
+    a = period.scalar if period else Scalar.random()
 
     # 1. The segments of at least the minimum size, in random order and without their names.
     sizes = np.bincount(groups.segment, minlength=groups.segments)
@@ -120,6 +123,8 @@ def run_bank(
 
     # 4. The sums, masked and re-randomised: their counts tell the partner something.
     progress("release", 0, 1)
+    if period:
+        period.counted(sent, shared[:-1])
     release()
     masks = [layout.draw_masks() for _ in sent]
     plain = [plaintext for mask in masks for plaintext in layout.mask_plaintexts(mask)]
@@ -129,16 +134,20 @@ def run_bank(
     # 5. What reaches the minimum, without its mask.
     answers = _receive_answers(channel, len(sent))
     released = _released(shared[:-1], minimum_group, together=together)
+    held: list[int] = []
     for segment, answer, count, open_, mask in zip(
         sent, answers, shared[:-1], released, masks, strict=True
     ):
-        blocks = len(layout.blocks) if open_ else 0
+        if open_ and answer.held_back:
+            held.append(int(segment))
+        blocks = len(layout.blocks) if open_ and not answer.held_back else 0
         if answer.count != count or len(answer.blocks) != blocks:
             raise AnswersDisagree(
                 "The other side's answer does not agree with the matches counted here."
             )
         if blocks:
             segments[segment] = _unmask(answer, mask, layout, features, minimum_group, noise=noise)
+    _tell_held_back(period, held)
     progress("release", 1, 1)
     return Aggregates(tuple(segments))
 
@@ -155,10 +164,13 @@ def run_partner(
     together: bool = False,
     privacy: Privacy | None = None,
     short_exponents: bool = False,
+    period: PartnerPeriod | None = None,
     release: Release,
     progress: Progress = silent,
 ) -> int:
     """How many of the bank's groups were released; `groups` is how many there may be.
+
+    period: what was released in earlier runs, where the bank's pseudonyms stay the same.
 
     Raises FeatureUnfit for the table, ProtocolViolation where the bank deviates in form.
     """
@@ -175,9 +187,17 @@ def run_partner(
         release()
         return 0
     hashed = hash_ids(table.ids, progress)
+    pseudonyms: list[U8] = []
     theirs = receive_points(
-        channel, int(sizes.sum()), b, stage="blind bank's ids", progress=progress
+        channel,
+        int(sizes.sum()),
+        b,
+        stage="blind bank's ids",
+        seen=(lambda points: pseudonyms.append(points[:, :PSEUDONYM])) if period else None,
+        progress=progress,
     )
+    if period:
+        period.sent(sizes, np.concatenate(pseudonyms))
 
     # 2. The same points times b, shuffled within each segment.
     group_of = np.repeat(np.arange(len(sizes)), sizes)
@@ -206,13 +226,22 @@ def run_partner(
     # 5. What reaches the minimum.
     shared = np.array([count.rows for count in counts])
     released = _released(shared, minimum_group, together=together)
+    held = np.zeros(len(counts), np.bool_)
+    if period:
+        held = released & period.counted(_counted(counts, layout), released)
+        held |= held.any() and together
+        released &= ~held
     drawn = noise.draw(len(counts)).tolist()
     release()
     _send_answers(
         channel,
         [
-            _answer(count, layout, minimum_group, added) if open_ else _withheld(count)
-            for count, open_, added in zip(counts, released, drawn, strict=True)
+            _answer(count, layout, minimum_group, added)
+            if open_
+            else _withheld(count, held_back=back)
+            for count, open_, back, added in zip(
+                counts, released, held.tolist(), drawn, strict=True
+            )
         ],
     )
     progress("release", 1, 1)
@@ -334,8 +363,18 @@ def _read_counts(plaintexts: list[int], layout: Layout) -> list[Counts]:
     return [layout.read(plaintexts[i : i + each]) for i in range(0, len(plaintexts), each)]
 
 
-def _withheld(counts: Counts) -> ReleasedSums.Group:
-    return ReleasedSums.Group(count=counts.rows)
+def _counted(counts: Sequence[Counts], layout: Layout) -> I64:
+    """As a period takes them: the rows of each group, and how many have each feature."""
+    rows = np.array([count.rows for count in counts], np.int64)
+    found = np.repeat(rows[:, np.newaxis], 1 + len(layout.features), axis=1)
+    for at, block in enumerate(layout.blocks):
+        if block.feature is not None:
+            found[:, 1 + block.feature] = [count.blocks[at] for count in counts]
+    return found
+
+
+def _withheld(counts: Counts, *, held_back: bool = False) -> ReleasedSums.Group:
+    return ReleasedSums.Group(count=counts.rows, held_back=held_back)
 
 
 def _answer(
@@ -369,6 +408,13 @@ def _receive_answers(channel: Channel, expected: int) -> Iterator[ReleasedSums.G
         if not frame.groups or received > expected or last != (received == expected):
             raise ProtocolViolation("The other side sent a wrong number of answers.")
         yield from frame.groups
+
+
+def _tell_held_back(period: BankPeriod | None, groups: list[int]) -> None:
+    if period:
+        period.held_back(np.array(groups, np.int64))
+    elif groups:
+        raise AnswersDisagree("The other side holds back what nothing earlier comes near to.")
 
 
 def _unmask(

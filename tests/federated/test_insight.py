@@ -1,6 +1,6 @@
 """The insight protocol against pandas joins, and against peers that deviate."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from fractions import Fraction
 from functools import cache
@@ -906,3 +906,107 @@ def test_a_partner_opens_any_number_of_its_own_key_for_a_bank_that_deviates() ->
     ours, theirs = play(bank, case.run_partner)
     assert theirs.error is None
     assert ours.result == points
+
+
+# A period: runs that the partner holds against each other
+
+
+@dataclass
+class BankKeeps:
+    """A period as the bank keeps it, in which nothing is kept."""
+
+    scalar: Scalar = field(default_factory=Scalar.random)
+    shared: dict[int, int] = field(default_factory=dict)
+    back: list[int] = field(default_factory=list)
+
+    def counted(self, groups, shared) -> None:
+        self.shared = dict(zip(groups.tolist(), shared.tolist(), strict=True))
+
+    def held_back(self, groups) -> None:
+        self.back = groups.tolist()
+
+
+@dataclass
+class PartnerKeeps:
+    """As the partner does: it holds back what has so many shared people."""
+
+    hold: int = -1
+    groups: set[frozenset[bytes]] = field(default_factory=set)
+    counts: list[list[int]] = field(default_factory=list)
+
+    def sent(self, sizes, pseudonyms) -> None:
+        parts = np.split(pseudonyms, np.cumsum(sizes)[:-1])
+        self.groups = {frozenset(row.tobytes() for row in part) for part in parts}
+
+    def counted(self, counts, reached):
+        self.counts = sorted(counts.tolist())
+        return counts[:, 0] == self.hold
+
+
+def in_period(case: Case, bank: BankKeeps, partner: PartnerKeeps):
+    return succeed(
+        lambda ch: case.run_bank(ch, period=bank), lambda ch: case.run_partner(ch, period=partner)
+    )
+
+
+def test_in_a_period_the_partner_knows_pseudonyms_again() -> None:
+    case = generate(5, segments=3)
+    bank, first, second, other = BankKeeps(), PartnerKeeps(), PartnerKeeps(), PartnerKeeps()
+    in_period(case, bank, first)
+    in_period(case, bank, second)
+    in_period(case, BankKeeps(), other)
+    assert first.groups == second.groups
+    assert sum(map(len, first.groups)) == len(case.bank)
+    assert not frozenset.union(*first.groups) & frozenset.union(*other.groups)
+
+
+def test_in_a_period_both_count_what_a_run_would_release() -> None:
+    case = generate(5, segments=3)
+    bank, partner = BankKeeps(), PartnerKeeps()
+    found, released = in_period(case, bank, partner)
+    counts = {at: one.count for at, one in enumerate(found)}
+    assert (bank.shared, bank.back, released) == (counts, [], 3)
+    have = [
+        [one.count, *(feature.count if feature else 0 for feature in one.features)] for one in found
+    ]
+    assert partner.counts == sorted(have)
+
+
+def test_a_group_that_the_partner_holds_back_is_suppressed() -> None:
+    case = generate(5, segments=3)
+    full = case.succeed()
+    bank = BankKeeps()
+    found, released = in_period(case, bank, PartnerKeeps(hold=full.segments[1].count))
+    assert (bank.back, released) == ([1], 2)
+    assert [one.suppressed for one in found] == [False, True, False]
+    assert found.segments[0] == full.segments[0]
+
+
+def test_groups_that_stand_together_are_held_back_together() -> None:
+    case = generate(5, segments=2)
+    full = case.succeed()
+    bank, partner = BankKeeps(), PartnerKeeps(hold=full.segments[1].count)
+    found, released = succeed(
+        lambda ch: case.run_bank(ch, period=bank, together=True),
+        lambda ch: case.run_partner(ch, period=partner, together=True),
+    )
+    assert (sorted(bank.back), released) == ([0, 1], 0)
+    assert all(one.suppressed for one in found)
+
+
+def test_nothing_is_held_back_without_a_period() -> None:
+    case = generate(5, segments=3)
+    count = case.succeed().segments[1].count
+    ours, _ = play(case.run_bank, lambda ch: case.run_partner(ch, period=PartnerKeeps(hold=count)))
+    assert isinstance(ours.error, AnswersDisagree)
+
+
+def test_the_partner_can_refuse_before_it_answers() -> None:
+    class Refuses(PartnerKeeps):
+        def sent(self, sizes, pseudonyms) -> None:
+            raise GroupTooSmall("of a few people", "")
+
+    case = generate(5, segments=3)
+    ours, theirs = play(case.run_bank, lambda ch: case.run_partner(ch, period=Refuses()))
+    assert isinstance(theirs.error, GroupTooSmall)
+    assert isinstance(ours.error, PeerAborted)

@@ -77,20 +77,22 @@ class Hello(_message.Message):
     def __init__(self, protocol_version: _Optional[int] = ..., run: _Optional[str] = ..., agreement_digest: _Optional[bytes] = ..., suite: _Optional[str] = ..., role: _Optional[str] = ..., party: _Optional[str] = ..., job: _Optional[bytes] = ..., signing_key: _Optional[bytes] = ..., paillier_modulus: _Optional[bytes] = ..., code_version: _Optional[str] = ..., time: _Optional[str] = ..., table_epoch: _Optional[bytes] = ..., table_version: _Optional[int] = ..., paillier_proof: _Optional[bytes] = ...) -> None: ...
 
 class Inputs(_message.Message):
-    __slots__ = ("root", "size", "log_origin", "log_size", "log_root", "log_checkpoint")
+    __slots__ = ("root", "size", "log_origin", "log_size", "log_root", "log_checkpoint", "segmentation")
     ROOT_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     LOG_ORIGIN_FIELD_NUMBER: _ClassVar[int]
     LOG_SIZE_FIELD_NUMBER: _ClassVar[int]
     LOG_ROOT_FIELD_NUMBER: _ClassVar[int]
     LOG_CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    SEGMENTATION_FIELD_NUMBER: _ClassVar[int]
     root: bytes
     size: int
     log_origin: str
     log_size: int
     log_root: bytes
     log_checkpoint: str
-    def __init__(self, root: _Optional[bytes] = ..., size: _Optional[int] = ..., log_origin: _Optional[str] = ..., log_size: _Optional[int] = ..., log_root: _Optional[bytes] = ..., log_checkpoint: _Optional[str] = ...) -> None: ...
+    segmentation: bytes
+    def __init__(self, root: _Optional[bytes] = ..., size: _Optional[int] = ..., log_origin: _Optional[str] = ..., log_size: _Optional[int] = ..., log_root: _Optional[bytes] = ..., log_checkpoint: _Optional[str] = ..., segmentation: _Optional[bytes] = ...) -> None: ...
 
 class Signature(_message.Message):
     __slots__ = ("statement", "signature")
@@ -152,12 +154,14 @@ class ReleasedSums(_message.Message):
         sums: bytes
         def __init__(self, count: _Optional[int] = ..., sums: _Optional[bytes] = ...) -> None: ...
     class Group(_message.Message):
-        __slots__ = ("count", "blocks")
+        __slots__ = ("count", "blocks", "held_back")
         COUNT_FIELD_NUMBER: _ClassVar[int]
         BLOCKS_FIELD_NUMBER: _ClassVar[int]
+        HELD_BACK_FIELD_NUMBER: _ClassVar[int]
         count: int
         blocks: _containers.RepeatedCompositeFieldContainer[ReleasedSums.Block]
-        def __init__(self, count: _Optional[int] = ..., blocks: _Optional[_Iterable[_Union[ReleasedSums.Block, _Mapping]]] = ...) -> None: ...
+        held_back: bool
+        def __init__(self, count: _Optional[int] = ..., blocks: _Optional[_Iterable[_Union[ReleasedSums.Block, _Mapping]]] = ..., held_back: _Optional[bool] = ...) -> None: ...
     GROUPS_FIELD_NUMBER: _ClassVar[int]
     LAST_FIELD_NUMBER: _ClassVar[int]
     groups: _containers.RepeatedCompositeFieldContainer[ReleasedSums.Group]
