@@ -1,6 +1,7 @@
 """What a new version of an agreement changes, in words an officer reads."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from compliance.agreement import Agreement
@@ -34,8 +35,38 @@ _WORDS = {
 }
 
 
+# How something may have changed. The console has the same in other languages.
+TEMPLATES = {
+    "other": "{place}: was {old}, is now {new}",
+    "added": "{place}: is new: {new}",
+    "removed": "{place}: is gone; it was {old}",
+    "more": "{place}: also {new}",
+    "fewer": "{place}: no longer {old}",
+    "order": "{place}: is in another order",
+}
+
+
+@dataclass(frozen=True)
+class Change:
+    """One difference: where in the document, how, what was there and what is there now."""
+
+    path: tuple[str, ...]
+    how: str  # of TEMPLATES
+    old: Any = None
+    new: Any = None
+
+    def __str__(self) -> str:
+        place, old, new = _place(self.path), _value(self.old), _value(self.new)
+        return TEMPLATES[self.how].format(place=place, old=old, new=new)
+
+
 def in_words(old: Agreement, new: Agreement) -> list[str]:
     """Each difference between two versions on a line of its own; none if only the version does."""
+    return list(map(str, changes(old, new)))
+
+
+def changes(old: Agreement, new: Agreement) -> list[Change]:
+    """The same as data."""
     before, after = parse(old.document), parse(new.document)
     for document in (before, after):
         del document["version"]
@@ -45,42 +76,42 @@ def in_words(old: Agreement, new: Agreement) -> list[str]:
     return list(_changes(before, after, ()))
 
 
-def _changes(old: Any, new: Any, path: tuple[str, ...]) -> Iterator[str]:
+def _changes(old: Any, new: Any, path: tuple[str, ...]) -> Iterator[Change]:
     if isinstance(old, dict) and isinstance(new, dict):
         for name in sorted(old.keys() | new.keys()):
-            yield from _member(old, new, name, path)
+            yield from _member(old, new, (*path, name))
     elif isinstance(old, list) and isinstance(new, list):
         yield from _listed(old, new, path)
     elif old != new:
-        yield f"{_place(path)}: was {_value(old)}, is now {_value(new)}"
+        yield Change(path, "other", old, new)
 
 
-def _member(old: dict[str, Any], new: dict[str, Any], name: str, path: tuple[str, ...]) -> Any:
-    here = (*path, name)
+def _member(old: dict[str, Any], new: dict[str, Any], path: tuple[str, ...]) -> Iterator[Change]:
+    name = path[-1]
     if name not in old:
-        yield f"{_place(here)}: is new: {_value(new[name])}"
+        yield Change(path, "added", new=new[name])
     elif name not in new:
-        yield f"{_place(here)}: is gone; it was {_value(old[name])}"
+        yield Change(path, "removed", old=old[name])
     else:
-        yield from _changes(old[name], new[name], here)
+        yield from _changes(old[name], new[name], path)
 
 
-def _listed(old: list[Any], new: list[Any], path: tuple[str, ...]) -> Iterator[str]:
+def _listed(old: list[Any], new: list[Any], path: tuple[str, ...]) -> Iterator[Change]:
     """Lists of labelled things by their labels, others by what was added and what is gone."""
     if all(isinstance(item, dict) and "label" in item for item in old + new):
         before, after = ({item["label"]: item for item in items} for items in (old, new))
         yield from _changes(before, after, path)
         if before == after and old != new:
-            yield f"{_place(path)}: is in another order"
+            yield Change(path, "order")
         return
     gone = [item for item in old if item not in new]
     added = [item for item in new if item not in old]
     if added:
-        yield f"{_place(path)}: also {_value(added)}"
+        yield Change(path, "more", new=added)
     if gone:
-        yield f"{_place(path)}: no longer {_value(gone)}"
+        yield Change(path, "fewer", old=gone)
     if old != new and not gone and not added:
-        yield f"{_place(path)}: is in another order"
+        yield Change(path, "order")
 
 
 def _place(path: tuple[str, ...]) -> str:

@@ -177,7 +177,7 @@ def _check_witnessed(conn: Connection, report: LogReport, logs: Sequence[Verifie
             if keys:
                 checkpoint.verify(next(filter(checkpoint.signed_by, keys), keys[0]))
         except ConcordatError as error:
-            report.add(where, error.message)
+            report.add(where, error.numbered)
             continue
         if not keys:
             report.add(where, "it is no partner's log")
@@ -229,7 +229,7 @@ def _check_agreements(conn: Connection, report: LogReport, keys: Keys, entries: 
             if known:
                 held.envelope.verify(known)
         except ConcordatError as error:
-            report.add(where, error.message)
+            report.add(where, error.numbered)
             continue
         name = (row.agreement, str(row.version), held.agreement.digest.hex())
         entry = entered.pop(name, None)
@@ -276,7 +276,7 @@ def _check_receipts(
             predicate = check(envelope, intent, at(keys, row.entry))
             own = own_section(intent, origin)
         except ConcordatError as error:
-            report.add(where, error.message)
+            report.add(where, error.numbered)
             continue
         if run_of(envelope) != (row.run, row.kind):
             report.add(where, "its envelope is of another receipt")

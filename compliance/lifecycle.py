@@ -350,7 +350,7 @@ def _row_problems(
     try:
         notice = _read(Envelope.from_json(row.envelope))
     except ConcordatError as error:
-        yield error.message
+        yield error.numbered
         return
     columns = (row.agreement, row.party, row.number, row.step)
     if columns != (notice.agreement, notice.party, notice.number, notice.step):
@@ -369,9 +369,9 @@ def _row_problems(
             if name in by_id:
                 notice.envelope.verify({name: by_id[name]})
             else:
-                yield "A signature is of no party's key."
+                yield "a signature is of no party's key"
         except InvalidSignature as error:
-            yield error.message
+            yield error.numbered
         if name == declarer:
             continue
         ack = json.dumps([notice.agreement, notice.party, notice.number, notice.digest, name])

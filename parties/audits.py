@@ -126,7 +126,7 @@ def _asked(name: str, key: VerifierKey, ask: Callable[[], bool], verdict: Verdic
     try:
         cosigned = ask()
     except (LogRolledBack, SplitView) as found:
-        verdict.report.add(f"witness {name}", found.message)
+        verdict.report.add(f"witness {name}", found.numbered)
         return True
     if cosigned:
         verdict.report.cosigned[key.name] = verdict.report.size

@@ -51,7 +51,7 @@ def audit(
         try:
             identity = _read(name, text)
         except StoreDamaged as error:
-            findings.append((f"partner {name}", error.message))
+            findings.append((f"partner {name}", error.numbered))
             continue
         if identity.fingerprint == paired.get(name):
             sound.append(identity)

@@ -35,8 +35,9 @@ from pydantic import ValidationError
 from sqlalchemy import Connection
 
 from compliance import budget, gate, lifecycle, receipt
-from compliance.agreement import Agreement, Job, disclosure, permits
+from compliance.agreement import Agreement, Job, permits
 from compliance.canonical import timestamp
+from compliance.disclosure import disclosure
 from compliance.errors import AgreementRefusal, ConsentChanged, InvalidSignature, JobInvalid
 from compliance.note import Checkpoint, VerifierKey
 from compliance.signing import Envelope, verify

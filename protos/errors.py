@@ -28,3 +28,8 @@ class ConcordatError(Exception):
         super().__init__(message)
         self.message = message
         self.next_step = next_step
+
+    @property
+    def numbered(self) -> str:
+        """The message after its number, where nothing else says the number."""
+        return f"{self.code} {self.message}"

@@ -13,6 +13,7 @@ import pytest
 from protos.errors import ConcordatError
 
 ROOT = Path(__file__).parents[1]
+CHINESE = "parties/console/words/zh/errors.yaml"
 ROOMS = ("protos", "federated", "compliance", "parties")
 KERNELS = "federated._native"
 
@@ -108,10 +109,12 @@ def test_codes_are_unique_and_of_their_room() -> None:
 
 def test_every_error_has_a_page_and_every_page_an_error() -> None:
     pages = {path.stem: path for path in (ROOT / "docs/errors").glob("E*.md")}
+    words = (ROOT / CHINESE).read_text("utf-8")
     assert pages.keys() == codes().keys()
     for code, path in pages.items():
         title, _, body = path.read_text("utf-8").partition("\n")
         assert re.fullmatch(rf"# {code}: \S.*", title), path
+        assert f"\n{code}: " in words, f"{path} has no Chinese title in {CHINESE}"
         for heading in (r"What happened", r"On which side|Where", r"What to do"):
             assert re.search(rf"^\*\*({heading})\.\*\* \S", body, re.MULTILINE), (path, heading)
 

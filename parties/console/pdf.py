@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Mapping
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -13,6 +14,7 @@ from reportlab.pdfbase.pdfmetrics import registerFont
 from reportlab.platypus import Paragraph, SimpleDocTemplate, Spacer, Table, TableStyle
 
 from parties.console import words
+from parties.console.words import translations
 
 # One of the fonts that every reader of PDF has for Chinese; it has Latin letters, too.
 _FONT = "STSong-Light"
@@ -33,6 +35,7 @@ _GRID = TableStyle(
 def register(data: bytes, language: str) -> bytes:
     """A register that was written as JSON: an entry after the other, item by item."""
     said = json.loads(data)
+    names = translations(language, "registers")
 
     def paragraph(text: Any, style: ParagraphStyle = _TEXT) -> Paragraph:
         return Paragraph(escape(str(text)), style)
@@ -45,7 +48,7 @@ def register(data: bytes, language: str) -> bytes:
     for entry in said["entries"]:
         (_, first), *items = entry.items()
         parts += [paragraph(first, _PART), Spacer(1, 2 * mm)]
-        rows = [[paragraph(name), paragraph(value)] for name, value in items]
+        rows = [[*map(paragraph, _said(names, *item))] for item in items]
         parts.append(Table(rows, colWidths=[62 * mm, 112 * mm], style=_GRID))
     file = io.BytesIO()
     document = SimpleDocTemplate(
@@ -58,6 +61,13 @@ def register(data: bytes, language: str) -> bytes:
     )
     document.build(parts, onFirstPage=_number, onLaterPages=_number)
     return file.getvalue()
+
+
+def _said(names: Mapping[str, str], name: str, value: Any) -> tuple[str, str]:
+    """An item and its value; what is missing is a list of items."""
+    if name == "missing":
+        return names.get(name, name), "; ".join(names.get(one, one) for one in value.split("; "))
+    return names.get(name, name), names.get(str(value), str(value))
 
 
 def _number(canvas: Any, document: Any) -> None:

@@ -3,6 +3,7 @@
 import hmac
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from time import monotonic
@@ -15,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from compliance import people
 from compliance.errors import NotAllowed, UserUnknown, WrongUserKey
 from compliance.people import Role, User
-from parties.console import words
+from parties.console import originals, words
 from parties.console.sessions import Attempts, Clock, Session, Sessions
 from parties.errors import FormRefused, FormUnfit
 from parties.node import Node
@@ -148,8 +149,9 @@ def rendered(request: Request, template: str, *, status: int = 200, **values: An
         "user": None,
         "notes": [],
         "time": words.shown_time,
-        "term": lambda name: say(f"term.{name}") if known(f"term.{name}") else spaced(name),
-        "shown": shown_value,
+        "term": partial(originals.term, language),
+        "shown": partial(originals.shown_value, language),
+        "error": partial(originals.error, language),
     }
     return HTMLResponse(_PAGES.get_template(template).render(shown | values), status)
 
@@ -162,28 +164,6 @@ def day(text: str) -> datetime | None:
         return datetime.combine(date.fromisoformat(text), time(), UTC)
     except ValueError as error:
         raise FormUnfit("This is no date.", "Write it as 2026-01-31.") from error
-
-
-def spaced(name: str) -> str:
-    """A member's name as words."""
-    return name.replace("_", " ")
-
-
-def shown_value(value: Any) -> str:
-    """A term of an agreement, or a figure of a report, on one line."""
-    match value:
-        case None | "" | [] | {}:
-            return "–"
-        case bool():
-            return "✓" if value else "✗"
-        case int():
-            return f"{value:,}"
-        case dict():
-            return ", ".join(f"{spaced(name)} {shown_value(value[name])}" for name in value)
-        case list() | tuple():
-            return ", ".join(map(shown_value, value))
-        case _:
-            return str(value)
 
 
 def language_of(request: Request) -> str:

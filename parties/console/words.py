@@ -1,4 +1,7 @@
-"""What the pages say, in each language: a catalogue of messages, as data."""
+"""What the pages say, in each language: a catalogue of messages, as data.
+
+Beside it, in the language's own folder, what others say in English: `originals` puts it together.
+"""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -26,6 +29,13 @@ def say(language: str, name: str, /, **values: Any) -> str:
         name = f"{name}_one"
     shown = {key: f"{value:,}" if type(value) is int else value for key, value in values.items()}
     return messages[name].format(**shown)
+
+
+@cache
+def translations(language: str, name: str) -> Mapping[str, Any]:
+    """What is English where it is kept, in another language; nothing for English itself."""
+    path = _FOLDER / language / f"{name}.yaml"
+    return load(path.read_text("utf-8")) if language != "en" else {}
 
 
 def shown_time(value: str | datetime | None) -> str:

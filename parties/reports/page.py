@@ -15,6 +15,7 @@ from compliance.agreement import Job
 from compliance.canonical import canonical
 from parties import results as files
 from parties.audits import witness_keys
+from parties.console import originals
 from parties.console.words import shown_time
 from parties.errors import JobError, ResultGone, ResultMissing
 from parties.files import write_private
@@ -68,6 +69,7 @@ def make(node: Node, run: str, language: str = "en") -> str:
         charts,
         run=found,
         told=told,
+        learned=originals.learned(language, agreement, told["job"], told["learned"]),
         home=str(node.home.path),
         signatures=sorted(completion.signatures) if completion else [],
         result=result is not None,

@@ -11,11 +11,11 @@ from compliance.agreement import (
     MINIMUM_GROUP_FLOOR,
     Agreement,
     Job,
-    disclosure,
     features_read,
     permits,
 )
 from compliance.canonical import canonical
+from compliance.disclosure import disclosure
 from compliance.document import MAX_CHARACTERS
 from compliance.errors import AgreementInvalid, AgreementRefusal, JobInvalid, NotCanonical
 from compliance.gate import Scope

@@ -193,9 +193,9 @@ def test_an_empty_store_is_whole(tmp_path):
         (["DELETE FROM vault"], "the vault: its lookup keys are not those the log speaks of"),
         # the agreements
         (["UPDATE agreements SET envelope = zeroblob(10)"],
-         "agreement credit-2026, version 1: The stored agreement credit-2026 is damaged."),
+         "agreement credit-2026, version 1: E306 The stored agreement credit-2026 is damaged."),
         (["UPDATE agreements SET version = 2"],
-         "agreement credit-2026, version 2: The stored agreement credit-2026 is not what was"),
+         "agreement credit-2026, version 2: E306 The stored agreement credit-2026 is not what was"),
         (["UPDATE agreements SET proposed_by = 'somebody'"],
          "agreement credit-2026, version 1: column proposed_by differs from entry 0"),
         (["UPDATE agreements SET state = 'proposed'"],
@@ -210,9 +210,9 @@ def test_an_empty_store_is_whole(tmp_path):
         (["DELETE FROM receipts WHERE kind = 'completion'"],
          "entry 7: the receipt it speaks of is missing"),
         (["DELETE FROM receipts WHERE kind = 'intent'"],
-         "completion of run {run}: A signed envelope is malformed."),
+         "completion of run {run}: E502 A signed envelope is malformed."),
         (["UPDATE receipts SET envelope = zeroblob(10) WHERE kind = 'completion'"],
-         "completion of run {run}: A signed envelope is malformed."),
+         "completion of run {run}: E502 A signed envelope is malformed."),
         (["UPDATE receipts SET entry = 0 WHERE kind = 'intent'"],
          "intent of run {run}: entry 0 does not hold its digest"),
         (["UPDATE run_inputs SET leaves = zeroblob(192)"],
@@ -241,7 +241,7 @@ def test_an_empty_store_is_whole(tmp_path):
         (["UPDATE witnessed SET size = size - 1"],
          "record of what was cosigned for partner.example/log: its columns differ"),
         (["UPDATE witnessed SET note = zeroblob(10)"],
-         "record of what was cosigned for partner.example/log: A signed note or one"),
+         "record of what was cosigned for partner.example/log: E510 A signed note or one"),
         (["UPDATE witnessed SET origin = 'other'"],
          "record of what was cosigned for other: it is no partner's log"),
     ],
@@ -270,10 +270,11 @@ def test_signatures_count_by_pinned_keys_only(run):
     assert findings == [
         "agreement credit-2026, version 1: its state is signed, its signatures say otherwise",
         "notice 1 of partner on agreement credit-2026: partner has not signed it",
-        "notice 1 of partner on agreement credit-2026: A signature is of no party's key.",
+        "notice 1 of partner on agreement credit-2026: a signature is of no party's key",
         "notice 1 of partner on agreement credit-2026: no entry speaks of its acknowledgement",
-        f"intent of run {run.run}: A receipt names a key that is not the party's pinned one.",
-        f"completion of run {run.run}: A receipt names a key that is not the party's pinned one.",
+        f"intent of run {run.run}: E551 A receipt names a key that is not the party's pinned one.",
+        f"completion of run {run.run}: E551 A receipt names a key that is not the party's "
+        "pinned one.",
     ]
 
 

@@ -11,7 +11,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from compliance import register
-from compliance.agreement import Job, disclosure
+from compliance.agreement import Job
+from compliance.disclosure import disclosure
 from compliance.errors import AgreementRefusal, NotInLog, StoreDamaged, StoreMissing
 from compliance.store import open_store
 from parties import audits, session
@@ -70,12 +71,15 @@ def test_whoever_is_pinned_is_whom_the_log_says_was_paired(
     assert any(found.startswith("partner shop: ") for found in findings(bank))
 
 
+PINNED = "E707 What was pinned of the partner 'shop' was changed."
+
+
 @pytest.mark.parametrize(
     ("statement", "finding"),
     [
-        ("UPDATE peers SET identity = '{'", "What was pinned of the partner 'shop' was changed."),
-        ("UPDATE peers SET identity = x'00'", "What was pinned of the partner 'shop' was changed."),
-        ("UPDATE peers SET identity = '[]'", "What was pinned of the partner 'shop' was changed."),
+        ("UPDATE peers SET identity = '{'", PINNED),
+        ("UPDATE peers SET identity = x'00'", PINNED),
+        ("UPDATE peers SET identity = '[]'", PINNED),
         ("DELETE FROM peers", "it was paired and is missing"),
         ("UPDATE peers SET name = 'store'", "it was paired and is missing"),
     ],
@@ -140,7 +144,7 @@ def test_an_old_copy_of_the_store_is_found(paired: tuple[Node, Node], tmp_path: 
     with sqlite3.connect(bank.home.path / "concordat.db") as store:
         old.backup(store)
     (finding,) = audits.verify(bank)[0].report.findings
-    assert finding.startswith("witness shop: A witness has seen 3 entries of this log")
+    assert finding.startswith("witness shop: E522 A witness has seen 3 entries of this log")
 
 
 # A receipt in words
@@ -182,8 +186,9 @@ def test_of_a_run_without_receipts_a_numbered_error_is_said(lasting: tuple[Node,
     control.cancel()
     with pytest.raises(Cancelled):
         session.run_job(bank, job("overlap"), lambda *_: None, control)
+    (cancelled, *_) = [one["id"] for one in bank.runs() if one["state"] == "cancelled"]
     with pytest.raises(NotInLog):
-        audits.show_receipt(bank, bank.runs()[0]["id"])
+        audits.show_receipt(bank, cancelled)
 
 
 def test_a_receipt_that_was_changed_is_not_told(ready: tuple[Node, Node]) -> None:

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 from ready import Watch, add_dataset, consent_table, import_consents, pair, phones
 
-from compliance.agreement import Agreement, Job, Label, disclosure, permits
+from compliance.agreement import Agreement, Job, Label, permits
+from compliance.disclosure import disclosure
 from compliance.errors import AgreementInvalid, AgreementRefusal, JobInvalid
 from federated.aggregation.evaluate import Distribution
 from federated.aggregation.schema import Bins

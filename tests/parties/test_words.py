@@ -14,7 +14,8 @@ LANGUAGES = list(words.LANGUAGES)
 # Families whose last part is a word of ours, put together where it is said.
 FAMILIES = (
     *("act.", "agreements.", "entry.", "failure.", "job.", "nav.", "report.", "role.", "runs."),
-    *("people.", "peers.", "register.", "state.", "step.", "term.", "verified.", "verify."),
+    *("people.", "peers.", "reason.", "register.", "stage.", "state.", "step.", "term."),
+    *("value.", "verified.", "verify."),
 )
 
 

@@ -6,13 +6,15 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 
 from compliance import lifecycle
-from compliance.agreement import Agreement, Job, disclosure
-from compliance.amendment import in_words
+from compliance.agreement import Agreement, Job
+from compliance.amendment import changes
+from compliance.disclosure import sentences
 from compliance.errors import AgreementUnknown
 from compliance.lifecycle import MAX_REASON, RESUMED, SUSPENDED, TERMINATED, Step
 from compliance.people import Proposal
 from compliance.register import Registered
 from parties import agreements
+from parties.console import originals
 from parties.console.visit import Reading, Text, Writing
 from parties.errors import FormUnfit
 from parties.node import Node
@@ -42,7 +44,7 @@ def compare(visit: Reading, name: str, old: int, new: int) -> Response:
         name=name,
         before=before,
         after=after,
-        changes=in_words(before, after),
+        changes=originals.changes(visit.language, changes(before, after)),
         versions=_versions(visit.node, name),
     )
 
@@ -61,7 +63,7 @@ def show(visit: Reading, name: str, version: int) -> Response:
         notices=agreements.notices(node, name),
         waiting=agreements.waiting(node, name),
         versions=_versions(node, name),
-        learned=_learned(held.agreement),
+        learned=_learned(held.agreement, visit.language),
         own=node.config.name,
     )
 
@@ -108,7 +110,7 @@ def _standing(node: Node, held: Registered) -> str:
     return next((step for step in (TERMINATED, SUSPENDED) if step in steps), "")
 
 
-def _learned(agreement: Agreement) -> dict[str, dict[str, Any]]:
+def _learned(agreement: Agreement, language: str) -> dict[str, dict[str, Any]]:
     """Each allowed job: its terms, and who would learn what from it, asked for all it may be."""
     found = {}
     for kind in Agreement.model_fields["jobs"].annotation.model_fields:  # type: ignore[union-attr]
@@ -120,5 +122,6 @@ def _learned(agreement: Agreement) -> dict[str, dict[str, Any]]:
             asked["features"] = dict.fromkeys(agreement.data.partner.features, terms.statistics)
         job = Job.model_construct(**asked, agreement=agreement.agreement, purpose=agreement.purpose)
         said = terms.model_dump(mode="json", exclude_none=True)
-        found[kind] = {"terms": said, "learns": disclosure(agreement, job)}
+        learns = originals.would_learn(language, sentences(agreement, job))
+        found[kind] = {"terms": said, "learns": learns}
     return found

@@ -53,7 +53,7 @@ def show_error(visit: Reading, code: str) -> Response:
     text = known[code].read_text("utf-8")
     title, _, body = text.partition("\n")
     shown = Markup(_MARKDOWN.render(body))  # noqa: S704 (our own page, and no HTML in it)
-    return visit.page("error.html", heading=title.removeprefix("# "), body=shown)
+    return visit.page("error.html", code=code, heading=title.removeprefix("# "), body=shown)
 
 
 def _under_way(visit: Visit) -> tuple[bool, dict[str, dict[str, Any]]]:

@@ -9,7 +9,8 @@ from sqlalchemy import select
 
 from compliance import receipt
 from compliance.log import log_entries
-from parties import audits
+from parties import agreements, audits
+from parties.console import originals
 from parties.console.visit import Reading, Visit, Writing
 from parties.errors import NoReceipt, UnknownRun
 from parties.node import Node
@@ -61,16 +62,22 @@ def download(visit: Reading, run: str, name: str) -> Response:
 def _page(visit: Visit, run: str, differences: list[str] | None = None) -> Response:
     node = visit.node
     found = node.find_run(run)
-    told = None
+    told, learned = None, {}
     if _has_receipt(node, found["id"]):
         told, _ = audits.show_receipt(node, found["id"])
+        named = told["agreement"]
+        agreement = agreements.find(node, named["id"], named["version"]).agreement
+        learned = originals.learned(visit.language, agreement, told["job"], told["learned"])
     return visit.page(
         "run.html",
         run=found,
         report=found["report"],
         told=told,
+        learned=learned,
         timeline=_timeline(node, found["id"]),
-        differences=differences,
+        differences=None
+        if differences is None
+        else originals.findings(visit.language, differences),
     )
 
 

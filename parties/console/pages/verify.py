@@ -9,6 +9,7 @@ from fastapi.responses import Response
 
 from compliance.audit import Verdict
 from parties import audits
+from parties.console import originals
 from parties.console.visit import Reading, Writing
 from parties.node import Node
 from protos.errors import ConcordatError
@@ -67,9 +68,17 @@ class Verifications:
 
 @router.get("/verify")
 def show(visit: Reading) -> Response:
+    """The last one, or how far it is."""
     last = visit.request.app.state.verifications.last
     under_way = last is not None and last.finished is None
-    return visit.page("verify.html", last=last, under_way=under_way, stages=STAGES, most=_SHOWN)
+    found = last.verdict.report.findings[:_SHOWN] if last and last.verdict else []
+    return visit.page(
+        "verify.html",
+        last=last,
+        under_way=under_way,
+        stages=STAGES,
+        findings=originals.findings(visit.language, found),
+    )
 
 
 @router.post("/verify")
