@@ -125,8 +125,8 @@ def changes(language: str, found: Iterable[Change]) -> list[Original]:
 def _change(language: str, template: str, one: Change) -> str:
     return template.format(
         place=_place(language, one.path),
-        old=shown_value(language, one.old),
-        new=shown_value(language, one.new),
+        old=shown_value(language, one.old, one.path[-1]),
+        new=shown_value(language, one.new, one.path[-1]),
     )
 
 

@@ -16,7 +16,8 @@ import pytest
 from made_up import REFERENCE, ROOT
 from typer.testing import CliRunner
 
-from compliance.agreement import Agreement, Job, disclosure
+from compliance.agreement import Agreement, Job
+from compliance.disclosure import disclosure
 from parties import admin
 from parties.cli import app
 from parties.config import Home
