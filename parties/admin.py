@@ -28,9 +28,11 @@ from compliance.people import Actor
 from compliance.signing import SigningKey, verify
 from parties import agreements, consents, people, session
 from parties.config import Home
+from parties.console.words import LANGUAGES
 from parties.errors import Cancelled, InternalError, Interrupted, JobError, NotServing
 from parties.files import write_private
 from parties.node import Node
+from parties.reports import page
 from protos.concordat.v1 import admin_pb2, admin_pb2_grpc
 from protos.errors import ConcordatError
 
@@ -191,6 +193,7 @@ class AdminService(admin_pb2_grpc.AdminServicer):
                 asked = request.asked_entry if request.HasField("asked_entry") else None
                 people.check_asked(self._node, request.job_yaml, asked)
                 report = session.run_job(self._node, request.job_yaml, listen, control)
+                _keep_report(self._node, report, request.language)
                 events.put(admin_pb2.JobEvent(report_json=json.dumps(report)))
             except ConcordatError as error:
                 events.put(admin_pb2.JobEvent(failure=_failure(error)))
@@ -204,6 +207,21 @@ class AdminService(admin_pb2_grpc.AdminServicer):
         threading.Thread(target=work, daemon=True, name="job").start()
         while (event := events.get()) is not None:
             yield event
+
+
+def _keep_report(node: Node, report: dict[str, Any], language: str) -> None:
+    """Writes a completed run's page of charts. The run stands, whatever comes of that."""
+    try:
+        report["report_file"] = str(page.keep(node, report["run"], _known(language)))
+    except ConcordatError as error:
+        failure = {"code": error.code, "message": error.message, "next_step": error.next_step}
+        report.setdefault("warnings", []).append(failure)
+    except Exception:
+        node.logger.exception("a report could not be made")
+
+
+def _known(language: str) -> str:
+    return language if language in LANGUAGES else "en"
 
 
 Change = Callable[[Node, str, Mapping[str, str]], Any]
@@ -384,10 +402,13 @@ def run_job(
     output: Path | None,
     console: Console,
     ask: Callable[[str], int | None] = lambda _: None,
+    *,
+    language: str = "en",
 ) -> dict[str, Any]:
     """Preview, run with progress, report. Ctrl-C cancels on both sides.
 
     ask: signs for the job on a node with users, and gives the entry's index: `people.ask_job`.
+    language: of the report.
     """
     try:
         with job_file.open("rb") as file:
@@ -397,7 +418,7 @@ def run_job(
             f"The job file {job_file} cannot be read.", "Check its name; it must be UTF-8 YAML."
         ) from error
     text = _with_paths(text, job_file)
-    request = admin_pb2.JobRequest(job_yaml=text)
+    request = admin_pb2.JobRequest(job_yaml=text, language=language)
     limits = home.config().limits
     with _stub(home) as stub:
         preview = stub.PreviewJob(request, timeout=60)
@@ -539,6 +560,8 @@ def print_report(report: dict[str, Any], console: Console) -> None:
         console.print(table)
     console.print(f"  result   {escape(report['result_file'])}")
     console.print(f"  receipt  {escape(report['receipt_file'])}")
+    if "report_file" in report:
+        console.print(f"  report   {escape(report['report_file'])}", soft_wrap=True)
     for warning in report.get("warnings", ()):
         console.print(f"[bold yellow]{warning['code']}[/] {escape(warning['message'])}")
         console.print(f"     {escape(warning['next_step'])}")

@@ -852,15 +852,12 @@ def run_job(
     opened = open_node(home)
     ask = partial(people.ask_job, opened)
     console = err if as_json else out
-    report = admin.run_job(opened.home, file, output, console, ask)
+    report = admin.run_job(opened.home, file, output, console, ask, language=language)
     if output is not None:
         beside = page.beside(output)
         page.write(opened, report["run"], beside, language)
-        report["report_file"] = str(beside)
-        console.print(f"  report   {escape(str(beside))}")
-    else:
-        short = report["run"][:8]
-        console.print(f"  report   concordat report {escape(str(home))} {short} -o report.html")
+        report["report_output"] = str(beside)
+        console.print(f"  and      {escape(str(beside))}", soft_wrap=True)
     if as_json:
         print(json.dumps(report))
 
@@ -871,7 +868,7 @@ def report(
     home: HomePath,
     run: Annotated[str, typer.Argument(metavar="RUN", help="Its id, or the first digits.")],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="By default report-RUN.html, here.")
+        Path | None, typer.Option("-o", "--output", help="By default where the job wrote it.")
     ] = None,
     language: Lang = "en",
 ) -> None:
@@ -879,9 +876,11 @@ def report(
     opened = open_node(home)
     found = opened.find_run(run)["id"]
     read(opened, "report", run=found)
-    path = output or Path(f"report-{found[:8]}.html")
-    page.write(opened, found, path, language)
-    out.print(f"Wrote {escape(str(path))}.")
+    if output is None:
+        path = page.keep(opened, found, language)
+    else:
+        page.write(opened, found, path := output, language)
+    out.print(f"Wrote {escape(str(path))}.", soft_wrap=True)
 
 
 @job.command("list")

@@ -123,6 +123,10 @@ class Home:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder
 
+    def report_file(self, run: str) -> Path:
+        """Where a run's report is kept."""
+        return self.path / "reports" / f"{run}.html"
+
     def config(self) -> Config:
         """The checked configuration. Raises NoHome, ConfigError."""
         if not self.config_file.is_file():

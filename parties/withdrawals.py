@@ -101,6 +101,8 @@ def _forget(node: Node, peer: Identity, notice: Notice) -> None:
     watched = list((node.home.path / "watch").glob(f"{notice.agreement}.*"))
     for run, tokens in notice.rows.items():
         results.forget(node.home.run_folder(run), watched, tokens)
+        # It names nobody, but counts whom it no longer should; `concordat report` makes it anew.
+        node.home.report_file(run).unlink(missing_ok=True)
 
 
 def _check_run(node: Node, peer: Identity, notice: Notice, run: str) -> None:

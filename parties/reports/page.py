@@ -1,9 +1,14 @@
-"""A report as one file of HTML: it asks for nothing else, and runs no script but its own two."""
+"""A report as one file of HTML: it asks for nothing else, and runs no script but its own two.
 
+Plotly's script is most of it, and packed: the page unpacks it, and runs it by its digest.
+"""
+
+import gzip
 import hashlib
 import json
 from base64 import b64encode
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +22,7 @@ from parties import results as files
 from parties.audits import witness_keys
 from parties.console import originals
 from parties.console.words import shown_time
-from parties.errors import JobError, ResultGone, ResultMissing
+from parties.errors import HomeUnusable, JobError, ResultGone, ResultMissing
 from parties.files import write_private
 from parties.node import Node
 from parties.reports import results
@@ -78,6 +83,24 @@ def make(node: Node, run: str, language: str = "en") -> str:
     )
 
 
+def keep(node: Node, run: str, language: str = "en") -> Path:
+    """`write` to its place in the node's home, which a withdrawal empties. run: the whole id.
+
+    Raises HomeUnusable (E631), too.
+    """
+    path = node.home.report_file(run)
+    try:
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise HomeUnusable(
+            f"{path.parent} cannot be made: {error.strerror}.",
+            "Make room for a folder of this name, then `concordat report` makes the report.",
+        ) from error
+    with node.honouring:  # or a report of who is just being taken out would stay
+        write(node, run, path, language)
+    return path
+
+
 def write(node: Node, run: str, path: Path, language: str = "en") -> None:
     """`make` into a file that only its owner reads. Raises JobError, too."""
     page = make(node, run, language)
@@ -136,9 +159,7 @@ def _facts(told: Told) -> list[tuple[str, str]]:
 
 
 def _rendered(about: Told, charts: list[Chart], **values: Any) -> str:
-    from plotly.offline import get_plotlyjs  # noqa: PLC0415 (a third of a second, for reports only)
-
-    scripts = [get_plotlyjs(), _DRAW] if charts else []
+    packed, digest = _plotly() if charts else ("", "")
     charts = [replace(one, figure=_sized(one)) for one in charts]
     figures = {f"chart-{at}": one.figure for at, one in enumerate(charts)}
     return _PAGES.get_template("report.html").render(
@@ -147,13 +168,24 @@ def _rendered(about: Told, charts: list[Chart], **values: Any) -> str:
         about=about,
         charts=charts,
         figures=Markup(_in_script(figures)),  # noqa: S704 (escaped by it)
-        scripts=[Markup(one) for one in scripts],  # noqa: S704 (plotly's, and ours)
-        hashes=" ".join(f"'sha256-{_sha256(one)}'" for one in scripts) or "'none'",
+        packed=packed,
+        draw=Markup(_DRAW),  # noqa: S704 (our own)
+        hashes=f"'sha256-{digest}' 'sha256-{_sha256(_DRAW)}'" if charts else "'none'",
         time=shown_time,
         number=number,
         in_print=IN_PRINT,
         **values,
     )
+
+
+@cache
+def _plotly() -> tuple[str, str]:
+    """Plotly's script, packed as the page holds it; and its digest, by which it may run."""
+    from plotly.offline import get_plotlyjs  # noqa: PLC0415 (a third of a second, for reports only)
+
+    script = get_plotlyjs()
+    packed = gzip.compress(script.encode(), mtime=0)
+    return b64encode(packed).decode(), _sha256(script)
 
 
 def _sized(chart: Chart) -> dict[str, Any]:

@@ -210,6 +210,38 @@ def test_a_run_shows_who_learned_what_and_both_signatures(
     assert (entry["type"], entry["run"], entry["by"]) == ("audit.read", run_id, "audra")
 
 
+def in_chinese(visitor: Visitor) -> Visitor:
+    visitor.http.headers["accept-language"] = "zh"
+    return visitor
+
+
+def test_what_is_signed_stands_in_chinese_and_as_it_was_signed(
+    console: Console, nodes: tuple[Node, Node]
+) -> None:
+    visitor = in_chinese(signed_in(console, "audra"))
+    for path in (f"/runs/{the_run(nodes[0])}", "/agreements/offers/1"):
+        page = visitor.see(path)
+        shown, _, original = page.partition(words.say("zh", "base.original"))
+        assert "<li>与 shop 有多少共同客户</li>" in shown
+        assert "how many customers it shares with shop" not in shown
+        assert "<li>how many customers it shares with shop</li>" in original
+
+
+def test_a_report_is_saved_in_the_readers_language(
+    console: Console, nodes: tuple[Node, Node]
+) -> None:
+    bank, _ = nodes
+    run_id = the_run(bank)
+    visitor = in_chinese(signed_in(console, "audra"))
+    assert f'href="/runs/{run_id}/report.html"' in visitor.see(f"/runs/{run_id}")
+    saved = visitor.get(f"/runs/{run_id}/report.html")
+    assert saved.headers["content-disposition"].startswith("attachment")
+    assert words.say("zh", "report.sets") in saved.text and '<html lang="zh">' in saved.text
+    *_, entry = entries(bank)
+    assert (entry["read"], entry["run"], entry["by"]) == ("report", run_id, "audra")
+    assert visitor.get("/runs/ffff/report.html").status_code == 404
+
+
 def test_the_partners_receipt_is_compared_with_ours(
     console: Console, nodes: tuple[Node, Node]
 ) -> None:
@@ -287,10 +319,14 @@ def test_a_tampered_log_does_not(nodes: tuple[Node, Node], tmp_path: Path) -> No
         assert changed != leaf
         update = 'UPDATE log_entries SET leaf = ? WHERE "index" = 3'
         conn.exec_driver_sql(update, (changed,))
-    page = verified(signed_in(Console(node, PORT), "li"))
-    assert "entry 3" in page
+    visitor = signed_in(Console(node, PORT), "li")
+    page = verified(visitor)
+    assert "entry 3: leaf hash differs" in page
     assert words.say("en", "verify.what_now") in page
     assert "is whole" not in page
+    page = in_chinese(visitor).see("/verify")
+    assert "<li>第 3 条：叶哈希不符</li>" in page
+    assert "entry 3: leaf hash differs" in page.partition(words.say("zh", "base.original_text"))[2]
 
 
 def test_one_verification_at_a_time(console: Console) -> None:
@@ -504,6 +540,9 @@ def test_an_errors_page_is_shown(console: Console) -> None:
     visitor = signed_in(console, "wang")
     page = visitor.see("/errors/E612")
     assert "<strong>What to do.</strong>" in page
+    page = in_chinese(visitor).see("/errors/E612")
+    assert "<h1>E612: 合作方节点没有应答</h1>" in page
+    assert "<strong>What to do.</strong>" in page.partition("<details>")[2]
     for code in ("E000", "../README", "README", "E612.md", "..%2f..%2fpyproject"):
         assert visitor.get(f"/errors/{code}").status_code == 404
 

@@ -34,8 +34,10 @@ from compliance.signing import Envelope, SigningKey
 from compliance.withdrawal import ACKNOWLEDGED, HONOURED, MAX_ROWS, NOTICED, PAYLOAD_TYPE
 from parties import agreements, audits, consents, courier, evidence, server, session, withdrawals
 from parties.cli import app
+from parties.console import words
 from parties.errors import PeerRefused
 from parties.node import Node
+from parties.reports import page
 from parties.wire import PeerClient
 
 Nodes = tuple[Node, Node]
@@ -89,6 +91,8 @@ def test_a_withdrawal_at_the_shop_takes_the_row_out_of_the_banks_results(ready: 
     bank, shop = ready
     named, asked = run(bank, "intersect"), run(bank, "lookup")
     counted = [run(bank, kind)["run"] for kind in ("overlap", "insight")]
+    for one in (named["run"], asked["run"], *counted):
+        page.keep(bank, one)
     assert GONE in lines(named["result_file"])
     (done,) = consents.withdraw(shop, SUBJECT, {})
     assert done["runs"] == [named["run"], asked["run"], *counted], "whatever they were in"
@@ -99,6 +103,9 @@ def test_a_withdrawal_at_the_shop_takes_the_row_out_of_the_banks_results(ready: 
         folder = Path(report["result_file"]).parent
         assert not [path for path in folder.iterdir() if GONE.encode() in path.read_bytes()]
         assert len(lines(folder / "tokens.csv")) == len(SHARED)
+        assert not bank.home.report_file(report["run"]).exists(), "it counts them still"
+        assert words.say("en", "report.withdrawn", n=1) in page.make(bank, report["run"])
+    assert all(bank.home.report_file(one).exists() for one in counted)
     (sent,), (received,) = told(shop), told(bank)
     assert sent["runs"] == received["runs"] == sorted([named["run"], asked["run"]])
     assert {sent["state"], received["state"]} == {"acknowledged"}

@@ -14,6 +14,8 @@ from parties.console import originals
 from parties.console.visit import Reading, Visit, Writing
 from parties.errors import NoReceipt, UnknownRun
 from parties.node import Node
+from parties.reading import read
+from parties.reports import page as reports
 
 router = APIRouter()
 
@@ -49,7 +51,9 @@ def compare(visit: Writing, run: str, file: Annotated[UploadFile, File()]) -> Re
 
 @router.get("/runs/{run}/{name}")
 def download(visit: Reading, run: str, name: str) -> Response:
-    """A receipt as both have signed it."""
+    """A receipt as both have signed it, or the report."""
+    if name == "report.html":
+        return _report(visit, run)
     if name not in _FILES:
         raise UnknownRun("A run has no such file.", "Choose one on its page.")
     with visit.node.reading() as conn:
@@ -57,6 +61,14 @@ def download(visit: Reading, run: str, name: str) -> Response:
     if found is None:
         raise NoReceipt("This run has no such receipt.", "See its page for what became of it.")
     return visit.file(found.to_json(), f"{run[:8]}-{name}", "application/json")
+
+
+def _report(visit: Visit, run: str) -> Response:
+    """A completed run's report, made anew: in this language, without who has withdrawn since."""
+    node, found = visit.node, visit.node.find_run(run)["id"]
+    read(node, "report", run=found)
+    page = reports.make(node, found, visit.language)
+    return visit.file(page.encode(), f"report-{found[:8]}.html", "text/html; charset=utf-8")
 
 
 def _page(visit: Visit, run: str, differences: list[str] | None = None) -> Response:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fprotos/concordat/v1/admin.proto\x12\x0c\x63oncordat.v1\"\x0f\n\rStatusRequest\"=\n\x0bStatusReply\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\"H\n\nJobRequest\x12\x10\n\x08job_yaml\x18\x01 \x01(\t\x12\x18\n\x0b\x61sked_entry\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\x0e\n\x0c_asked_entry\"\x1c\n\rCancelRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\"\x1a\n\x0b\x43\x61ncelReply\x12\x0b\n\x03run\x18\x01 \x01(\t\"\x11\n\x0fUnderWayRequest\"5\n\rUnderWayReply\x12$\n\x04runs\x18\x01 \x03(\x0b\x32\x16.concordat.v1.UnderWay\"\x80\x01\n\x08UnderWay\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\r\n\x05stage\x18\x02 \x01(\t\x12\x0c\n\x04\x64one\x18\x03 \x01(\x04\x12\r\n\x05total\x18\x04 \x01(\x04\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\x12\x12\n\nbytes_sent\x18\x06 \x01(\x04\x12\x16\n\x0e\x62ytes_received\x18\x07 \x01(\x04\"\xf2\x01\n\x0e\x43onsentRequest\x12\x17\n\x0fidentifier_kind\x18\x01 \x01(\t\x12\x12\n\nidentifier\x18\x02 \x01(\t\x12\x0f\n\x07purpose\x18\x03 \x01(\t\x12\x11\n\trecipient\x18\x04 \x01(\t\x12\x12\n\ncategories\x18\x05 \x01(\t\x12\x0c\n\x04kind\x18\x06 \x01(\t\x12\x12\n\ngranted_at\x18\x07 \x01(\t\x12\x12\n\nexpires_at\x18\x08 \x01(\t\x12\n\n\x02\x61t\x18\t \x01(\t\x12\x0e\n\x06reason\x18\n \x01(\t\x12\n\n\x02\x62y\x18\x0b \x01(\t\x12\r\n\x05until\x18\x0c \x01(\t\x12\x0e\n\x06notice\x18\r \x01(\t\"]\n\x14SignedConsentRequest\x12(\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x18.concordat.v1.SignedCallH\x00\x12\x13\n\tsignature\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04step\"W\n\nSignedCall\x12\x0c\n\x04user\x18\x01 \x01(\t\x12\x0c\n\x04\x63\x61ll\x18\x02 \x01(\t\x12-\n\x07request\x18\x03 \x01(\x0b\x32\x1c.concordat.v1.ConsentRequest\"\\\n\x12SignedConsentReply\x12\x11\n\x07to_sign\x18\x01 \x01(\x0cH\x00\x12+\n\x05reply\x18\x02 \x01(\x0b\x32\x1a.concordat.v1.ConsentReplyH\x00\x42\x06\n\x04step\"\x1c\n\x0c\x43onsentReply\x12\x0c\n\x04json\x18\x01 \x01(\t\"\x8a\x01\n\nJobPreview\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x11\n\tagreement\x18\x02 \x01(\t\x12\x0f\n\x07purpose\x18\x03 \x01(\t\x12\x0c\n\x04peer\x18\x04 \x01(\t\x12-\n\x0b\x64isclosures\x18\x05 \x03(\x0b\x32\x18.concordat.v1.Disclosure\x12\x0e\n\x06\x62udget\x18\x06 \x01(\t\"+\n\nDisclosure\x12\r\n\x05party\x18\x01 \x01(\t\x12\x0e\n\x06learns\x18\x02 \x03(\t\"\x80\x01\n\x08JobEvent\x12*\n\x08progress\x18\x01 \x01(\x0b\x32\x16.concordat.v1.ProgressH\x00\x12\x15\n\x0breport_json\x18\x02 \x01(\tH\x00\x12(\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x15.concordat.v1.FailureH\x00\x42\x07\n\x05\x65vent\"C\n\x08Progress\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\r\n\x05stage\x18\x02 \x01(\t\x12\x0c\n\x04\x64one\x18\x03 \x01(\x04\x12\r\n\x05total\x18\x04 \x01(\x04\"H\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\tnext_step\x18\x03 \x01(\t\x12\x0b\n\x03run\x18\x04 \x01(\t2\x8b\x08\n\x05\x41\x64min\x12@\n\x06Status\x12\x1b.concordat.v1.StatusRequest\x1a\x19.concordat.v1.StatusReply\x12@\n\nPreviewJob\x12\x18.concordat.v1.JobRequest\x1a\x18.concordat.v1.JobPreview\x12<\n\x06RunJob\x12\x18.concordat.v1.JobRequest\x1a\x16.concordat.v1.JobEvent0\x01\x12\x43\n\tCancelRun\x12\x1b.concordat.v1.CancelRequest\x1a\x19.concordat.v1.CancelReply\x12J\n\x0cListUnderWay\x12\x1d.concordat.v1.UnderWayRequest\x1a\x1b.concordat.v1.UnderWayReply\x12H\n\x0cGrantConsent\x12\x1c.concordat.v1.ConsentRequest\x1a\x1a.concordat.v1.ConsentReply\x12H\n\x0cRenewConsent\x12\x1c.concordat.v1.ConsentRequest\x1a\x1a.concordat.v1.ConsentReply\x12I\n\rRefuseConsent\x12\x1c.concordat.v1.ConsentRequest\x1a\x1a.concordat.v1.ConsentReply\x12K\n\x0fWithdrawConsent\x12\x1c.concordat.v1.ConsentRequest\x1a\x1a.concordat.v1.ConsentReply\x12J\n\x0eRestrictPerson\x12\x1c.concordat.v1.ConsentRequest\x1a\x1a.concordat.v1.ConsentReply\x12K\n\x0fLiftRestriction\x12\x1c.concordat.v1.ConsentRequest\x1a\x1a.concordat.v1.ConsentReply\x12G\n\x0b\x45rasePerson\x12\x1c.concordat.v1.ConsentRequest\x1a\x1a.concordat.v1.ConsentReply\x12\x46\n\nShowPerson\x12\x1c.concordat.v1.ConsentRequest\x1a\x1a.concordat.v1.ConsentReply\x12Y\n\rSignedConsent\x12\".concordat.v1.SignedConsentRequest\x1a .concordat.v1.SignedConsentReply(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fprotos/concordat/v1/admin.proto\x12\x0c\x63oncordat.v1\"\x0f\n\rStatusRequest\"=\n\x0bStatusReply\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\"Z\n\nJobRequest\x12\x10\n\x08job_yaml\x18\x01 \x01(\t\x12\x18\n\x0b\x61sked_entry\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x10\n\x08language\x18\x03 \x01(\tB\x0e\n\x0c_asked_entry\"\x1c\n\rCancelRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\"\x1a\n\x0b\x43\x61ncelReply\x12\x0b\n\x03run\x18\x01 \x01(\t\"\x11\n\x0fUnderWayRequest\"5\n\rUnderWayReply\x12$\n\x04runs\x18\x01 \x03(\x0b\x32\x16.concordat.v1.UnderWay\"\x80\x01\n\x08UnderWay\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\r\n\x05stage\x18\x02 \x01(\t\x12\x0c\n\x04\x64one\x18\x03 \x01(\x04\x12\r\n\x05total\x18\x04 \x01(\x04\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\x12\x12\n\nbytes_sent\x18\x06 \x01(\x04\x12\x16\n\x0e\x62ytes_received\x18\x07 \x01(\x04\"\xf2\x01\n\x0e\x43onsentRequest\x12\x17\n\x0fidentifier_kind\x18\x01 \x01(\t\x12\x12\n\nidentifier\x18\x02 \x01(\t\x12\x0f\n\x07purpose\x18\x03 \x01(\t\x12\x11\n\trecipient\x18\x04 \x01(\t\x12\x12\n\ncategories\x18\x05 \x01(\t\x12\x0c\n\x04kind\x18\x06 \x01(\t\x12\x12\n\ngranted_at\x18\x07 \x01(\t\x12\x12\n\nexpires_at\x18\x08 \x01(\t\x12\n\n\x02\x61t\x18\t \x01(\t\x12\x0e\n\x06reason\x18\n \x01(\t\x12\n\n\x02\x62y\x18\x0b \x01(\t\x12\r\n\x05until\x18\x0c \x01(\t\x12\x0e\n\x06notice\x18\r \x01(\t\"]\n\x14SignedConsentRequest\x12(\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x18.concordat.v1.SignedCallH\x00\x12\x13\n\tsignature\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04step\"W\n\nSignedCall\x12\x0c\n\x04user\x18\x01 \x01(\t\x12\x0c\n\x04\x63\x61ll\x18\x02 \x01(\t\x12-\n\x07request\x18\x03 \x01(\x0b\x32\x1c.concordat.v1.ConsentRequest\"\\\n\x12SignedConsentReply\x12\x11\n\x07to_sign\x18\x01 \x01(\x0cH\x00\x12+\n\x05reply\x18\x02 \x01(\x0b\x32\x1a.concordat.v1.ConsentReplyH\x00\x42\x06\n\x04step\"\x1c\n\x0c\x43onsentReply\x12\x0c\n\x04json\x18\x01 \x01(\t\"\x8a\x01\n\nJobPreview\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x11\n\tagreement\x18\x02 \x01(\t\x12\x0f\n\x07purpose\x18\x03 \x01(\t\x12\x0c\n\x04peer\x18\x04 \x01(\t\x12-\n\x0b\x64isclosures\x18\x05 \x03(\x0b\x32\x18.concordat.v1.Disclosure\x12\x0e\n\x06\x62udget\x18\x06 \x01(\t\"+\n\nDisclosure\x12\r\n\x05party\x18\x01 \x01(\t\x12\x0e\n\x06learns\x18\x02 \x03(\t\"\x80\x01\n\x08JobEvent\x12*\n\x08progress\x18\x01 \x01(\x0b\x32\x16.concordat.v1.ProgressH\x00\x12\x15\n\x0breport_json\x18\x02 \x01(\tH\x00\x12(\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x15.concordat.v1.FailureH\x00\x42\x07\n\x05\x65vent\"C\n\x08Progress\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\r\n\x05stage\x18\x02 \x01(\t\x12\x0c\n\x04\x64one\x18\x03 \x01(\x04\x12\r\n\x05total\x18\x04 \x01(\x04\"H\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\tnext_step\x18\x03 \x01(\t\x12\x0b\n\x03run\x18\x04 \x01(\t2\x8b\x08\n\x05\x41\x64min\x12@\n\x06Status\x12\x1b.concordat.v1.StatusRequest\x1a\x19.concordat.v1.StatusReply\x12@\n\nPreviewJob\x12\x18.concordat.v1.JobRequest\x1a\x18.concordat.v1.JobPreview\x12<\n\x06RunJob\x12\x18.concordat.v1.JobRequest\x1a\x16.concordat.v1.JobEvent0\x01\x12\x43\n\tCancelRun\x12\x1b.concordat.v1.CancelRequest\x1a\x19.concordat.v1.CancelReply\x12J\n\x0cListUnderWay\x12\x1d.concordat.v1.UnderWayRequest\x1a\x1b.concordat.v1.UnderWayReply\x12H\n\x0cGrantConsent\x12\x1c.concordat.v1.ConsentRequest\x1a\x1a.concordat.v1.ConsentReply\x12H\n\x0cRenewConsent\x12\x1c.concordat.v1.ConsentRequest\x1a\x1a.concordat.v1.ConsentReply\x12I\n\rRefuseConsent\x12\x1c.concordat.v1.ConsentRequest\x1a\x1a.concordat.v1.ConsentReply\x12K\n\x0fWithdrawConsent\x12\x1c.concordat.v1.ConsentRequest\x1a\x1a.concordat.v1.ConsentReply\x12J\n\x0eRestrictPerson\x12\x1c.concordat.v1.ConsentRequest\x1a\x1a.concordat.v1.ConsentReply\x12K\n\x0fLiftRestriction\x12\x1c.concordat.v1.ConsentRequest\x1a\x1a.concordat.v1.ConsentReply\x12G\n\x0b\x45rasePerson\x12\x1c.concordat.v1.ConsentRequest\x1a\x1a.concordat.v1.ConsentReply\x12\x46\n\nShowPerson\x12\x1c.concordat.v1.ConsentRequest\x1a\x1a.concordat.v1.ConsentReply\x12Y\n\rSignedConsent\x12\".concordat.v1.SignedConsentRequest\x1a .concordat.v1.SignedConsentReply(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,37 +36,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STATUSREPLY']._serialized_start=66
   _globals['_STATUSREPLY']._serialized_end=127
   _globals['_JOBREQUEST']._serialized_start=129
-  _globals['_JOBREQUEST']._serialized_end=201
-  _globals['_CANCELREQUEST']._serialized_start=203
-  _globals['_CANCELREQUEST']._serialized_end=231
-  _globals['_CANCELREPLY']._serialized_start=233
-  _globals['_CANCELREPLY']._serialized_end=259
-  _globals['_UNDERWAYREQUEST']._serialized_start=261
-  _globals['_UNDERWAYREQUEST']._serialized_end=278
-  _globals['_UNDERWAYREPLY']._serialized_start=280
-  _globals['_UNDERWAYREPLY']._serialized_end=333
-  _globals['_UNDERWAY']._serialized_start=336
-  _globals['_UNDERWAY']._serialized_end=464
-  _globals['_CONSENTREQUEST']._serialized_start=467
-  _globals['_CONSENTREQUEST']._serialized_end=709
-  _globals['_SIGNEDCONSENTREQUEST']._serialized_start=711
-  _globals['_SIGNEDCONSENTREQUEST']._serialized_end=804
-  _globals['_SIGNEDCALL']._serialized_start=806
-  _globals['_SIGNEDCALL']._serialized_end=893
-  _globals['_SIGNEDCONSENTREPLY']._serialized_start=895
-  _globals['_SIGNEDCONSENTREPLY']._serialized_end=987
-  _globals['_CONSENTREPLY']._serialized_start=989
-  _globals['_CONSENTREPLY']._serialized_end=1017
-  _globals['_JOBPREVIEW']._serialized_start=1020
-  _globals['_JOBPREVIEW']._serialized_end=1158
-  _globals['_DISCLOSURE']._serialized_start=1160
-  _globals['_DISCLOSURE']._serialized_end=1203
-  _globals['_JOBEVENT']._serialized_start=1206
-  _globals['_JOBEVENT']._serialized_end=1334
-  _globals['_PROGRESS']._serialized_start=1336
-  _globals['_PROGRESS']._serialized_end=1403
-  _globals['_FAILURE']._serialized_start=1405
-  _globals['_FAILURE']._serialized_end=1477
-  _globals['_ADMIN']._serialized_start=1480
-  _globals['_ADMIN']._serialized_end=2515
+  _globals['_JOBREQUEST']._serialized_end=219
+  _globals['_CANCELREQUEST']._serialized_start=221
+  _globals['_CANCELREQUEST']._serialized_end=249
+  _globals['_CANCELREPLY']._serialized_start=251
+  _globals['_CANCELREPLY']._serialized_end=277
+  _globals['_UNDERWAYREQUEST']._serialized_start=279
+  _globals['_UNDERWAYREQUEST']._serialized_end=296
+  _globals['_UNDERWAYREPLY']._serialized_start=298
+  _globals['_UNDERWAYREPLY']._serialized_end=351
+  _globals['_UNDERWAY']._serialized_start=354
+  _globals['_UNDERWAY']._serialized_end=482
+  _globals['_CONSENTREQUEST']._serialized_start=485
+  _globals['_CONSENTREQUEST']._serialized_end=727
+  _globals['_SIGNEDCONSENTREQUEST']._serialized_start=729
+  _globals['_SIGNEDCONSENTREQUEST']._serialized_end=822
+  _globals['_SIGNEDCALL']._serialized_start=824
+  _globals['_SIGNEDCALL']._serialized_end=911
+  _globals['_SIGNEDCONSENTREPLY']._serialized_start=913
+  _globals['_SIGNEDCONSENTREPLY']._serialized_end=1005
+  _globals['_CONSENTREPLY']._serialized_start=1007
+  _globals['_CONSENTREPLY']._serialized_end=1035
+  _globals['_JOBPREVIEW']._serialized_start=1038
+  _globals['_JOBPREVIEW']._serialized_end=1176
+  _globals['_DISCLOSURE']._serialized_start=1178
+  _globals['_DISCLOSURE']._serialized_end=1221
+  _globals['_JOBEVENT']._serialized_start=1224
+  _globals['_JOBEVENT']._serialized_end=1352
+  _globals['_PROGRESS']._serialized_start=1354
+  _globals['_PROGRESS']._serialized_end=1421
+  _globals['_FAILURE']._serialized_start=1423
+  _globals['_FAILURE']._serialized_end=1495
+  _globals['_ADMIN']._serialized_start=1498
+  _globals['_ADMIN']._serialized_end=2533
 # @@protoc_insertion_point(module_scope)

@@ -21,12 +21,14 @@ class StatusReply(_message.Message):
     def __init__(self, name: _Optional[str] = ..., address: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
 
 class JobRequest(_message.Message):
-    __slots__ = ("job_yaml", "asked_entry")
+    __slots__ = ("job_yaml", "asked_entry", "language")
     JOB_YAML_FIELD_NUMBER: _ClassVar[int]
     ASKED_ENTRY_FIELD_NUMBER: _ClassVar[int]
+    LANGUAGE_FIELD_NUMBER: _ClassVar[int]
     job_yaml: str
     asked_entry: int
-    def __init__(self, job_yaml: _Optional[str] = ..., asked_entry: _Optional[int] = ...) -> None: ...
+    language: str
+    def __init__(self, job_yaml: _Optional[str] = ..., asked_entry: _Optional[int] = ..., language: _Optional[str] = ...) -> None: ...
 
 class CancelRequest(_message.Message):
     __slots__ = ("run",)
