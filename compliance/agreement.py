@@ -34,6 +34,7 @@ MAX_SEGMENTS = 10_000
 MAX_FEATURES = 1024
 CREDIT_REPORTING = "credit-reporting"  # a purpose that starts with it needs the clause
 WRITTEN = "written"
+_RELEASING = ("insight", "evaluate", "stability")
 
 Token = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$")]
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,128}$")]
@@ -437,6 +438,18 @@ class NoiseTerms(_Model):
         return self
 
 
+class Period(_Model):
+    """A calendar day, month or year, in UTC, whose releases may not be told apart person by person.
+
+    Who is in which segment stays as it was in the first run, and people only leave. What differs
+    from an earlier release by fewer than the minimum is not released. cells: how many figures
+    without noise may be.
+    """
+
+    per: Literal["day", "month", "year"]
+    cells: Annotated[int, Field(ge=1, le=1_000_000_000)]
+
+
 class ImpactAssessment(_Model):
     """Where the assessment is filed, and until when it holds: now < valid_until."""
 
@@ -474,6 +487,7 @@ class Agreement(_Document):
     segmentation: Annotated[tuple[Axis, ...], Field(max_length=4)] = ()
     jobs: Jobs
     noise: NoiseTerms | None = None
+    period: Period | None = None
     limits: Limits
     witnesses: Annotated[tuple[Token, ...], Field(max_length=8)] = ()
     acknowledge_within_hours: Annotated[int, Field(ge=1, le=8760)] | None = None
@@ -526,6 +540,8 @@ class Agreement(_Document):
             self._check_features(name, getattr(self.jobs, name))
         if bool(self.noise) != any(self.noised(job) for job in ("insight", "evaluate")):
             raise ValueError("noise: should be there where a job says release: noised, and only so")
+        if self.period and not any(self.releases(job) for job in _RELEASING):
+            raise ValueError("period: is for insight, evaluate and stability, none of them allowed")
         if self.jobs.evaluate and self.data.bank.label is None:
             raise ValueError("jobs.evaluate: needs data.bank.label")
         if self.jobs.stability and self.jobs.stability.populations:
@@ -535,6 +551,10 @@ class Agreement(_Document):
         _check_distinct([axis.label for axis in self.segmentation], "segmentation: labels")
         _check_distinct(self.witnesses, "witnesses")
         return self
+
+    def releases(self, job: str) -> bool:
+        """Whether this kind of job is allowed, and releases figures about segments or groups."""
+        return job in _RELEASING and getattr(self.jobs, job) is not None
 
     def noised(self, job: str) -> bool:
         """Whether what this kind of job releases carries noise."""

@@ -11,12 +11,11 @@ from decimal import Decimal
 from sqlalchemy import Connection, select
 
 from compliance.agreement import Agreement
-from compliance.canonical import parse, timestamp
+from compliance.canonical import calendar, parse
 from compliance.errors import BudgetSpent
 from compliance.log import Log, log_entries
 
 _SPENT = "noise.spent"
-_LENGTH = {"day": 10, "month": 7, "year": 4}  # of a time's text that names its period
 
 
 def remaining(conn: Connection, agreement: Agreement, *, now: datetime) -> Decimal | None:
@@ -72,7 +71,7 @@ def spend(
 
 
 def _period(agreement: Agreement, now: datetime) -> str:
-    """As the log's times begin in it: 2026, 2026-11 or 2026-11-24."""
+    """As the log's times begin in it."""
     if agreement.noise is None:
         raise ValueError("the agreement has no budget")
-    return timestamp(now)[: _LENGTH[agreement.noise.budget.per]]
+    return calendar(agreement.noise.budget.per, now)

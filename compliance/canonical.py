@@ -3,7 +3,7 @@
 import base64
 import json
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import rfc8785
 
@@ -66,6 +66,14 @@ def timestamp(time: datetime) -> str:
     if time.tzinfo is None:
         raise ValueError("a time without a time zone")
     return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+_LENGTHS = {"day": 10, "month": 7, "year": 4}  # of a time's text that names its period
+
+
+def calendar(per: Literal["day", "month", "year"], time: datetime) -> str:
+    """The calendar period in UTC, as `timestamp` begins in it: 2026, 2026-11 or 2026-11-24."""
+    return timestamp(time)[: _LENGTHS[per]]
 
 
 def _number(literal: str) -> int | float:

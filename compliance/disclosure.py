@@ -62,6 +62,7 @@ TEMPLATES: dict[str, str] = {
         "the sizes and shared counts of two nameless groups, of which the smaller is visibly the "
         "bad one, and never who is in them"
     ),
+    "persisting": "which of these nameless customers are the same in all runs of a {per}",
     # Parts of the above.
     "asked": "{feature} ({statistics})",
     "ratio": "ratio to {over} of those who have both, whose sums its node learns",
@@ -147,7 +148,7 @@ def sentences(agreement: Agreement, job: Job) -> dict[str, list[Sentence]]:
             )
             return {
                 bank: [theirs, _said("segments", minimum=minimum), figures],
-                partner: [_said("nameless_segments", minimum=minimum)],
+                partner: [_said("nameless_segments", minimum=minimum), *_persisting(agreement)],
             }
         case "lookup" | "score":
             return _by_name(agreement, job.job, theirs)
@@ -181,6 +182,13 @@ def _noise(agreement: Agreement, job: str) -> Sentence | str:
     )
 
 
+def _persisting(agreement: Agreement) -> list[Sentence]:
+    """What the partner learns of several runs, where it holds them against each other."""
+    if agreement.period is None:
+        return []
+    return [_said("persisting", per=_said(f"word.{agreement.period.per}"))]
+
+
 def _by_name(
     agreement: Agreement, kind: Literal["lookup", "score"], size: Sentence
 ) -> dict[str, list[Sentence]]:
@@ -212,12 +220,12 @@ def _of_bins(
         pair = {"axis": named.axis, "expected": named.expected, "actual": named.actual}
         return {
             bank: [theirs, Sentence("shared_pair", pair), Sentence("bins_of_pair", put_in)],
-            partner: [ours, _said("nameless_pair")],
+            partner: [ours, _said("nameless_pair"), *_persisting(agreement)],
         }
     if job.job == "stability":
         return {
             bank: [theirs, _said("shared_any"), Sentence("bins", put_in)],
-            partner: [ours, _said("shared")],
+            partner: [ours, _said("shared"), *_persisting(agreement)],
         }
     noise = _noise(agreement, "evaluate")
     return {
@@ -226,5 +234,5 @@ def _of_bins(
             _said("shared_labelled"),
             Sentence("bins_of_label", {**put_in, "noise": noise}),
         ],
-        partner: [ours, _said("labelled_groups")],
+        partner: [ours, _said("labelled_groups"), *_persisting(agreement)],
     }

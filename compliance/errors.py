@@ -204,6 +204,24 @@ class BudgetSpent(ConcordatError):
     code = "E312"
 
 
+class TooFewDiffer(ConcordatError):
+    """What would be released differs from an earlier release of the period by few people."""
+
+    code = "E313"
+
+
+class SegmentationChanged(ConcordatError):
+    """Who is in which segment is not what the period began with."""
+
+    code = "E314"
+
+
+class CellsReleased(ConcordatError):
+    """As many exact figures as a period may have are out."""
+
+    code = "E315"
+
+
 # People
 
 

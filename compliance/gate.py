@@ -60,6 +60,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # Entries of the log that say nothing of who may be in a run.
 _WITHOUT_EFFECT = (
+    "cells.released",
     "job.refused",
     "noise.spent",
     "run.completion",
@@ -68,6 +69,7 @@ _WITHOUT_EFFECT = (
     "run.release",
     "score.card",
     "score.watch",
+    "segments.fixed",
     "withdrawal.acknowledged",
     "withdrawal.honoured",
     "withdrawal.noticed",

@@ -28,6 +28,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    UniqueConstraint,
     inspect,
     text,
 )
@@ -184,6 +185,30 @@ def _withdrawal_notices(conn: Connection) -> None:
     )
 
 
+def _periods(conn: Connection) -> None:
+    """What was released in a period, for the agreements that have one. Nothing was kept before."""
+    create(
+        conn,
+        "periods",
+        Column("id", _long, primary_key=True),
+        Column("agreement", String(64), nullable=False),
+        Column("job", String(16), nullable=False),
+        Column("period", String(10), nullable=False),
+        Column("terms", LargeBinary(32), nullable=False),
+        Column("root", LargeBinary(32), nullable=False),
+        Column("released", Integer, nullable=False),
+        UniqueConstraint("agreement", "job", "period"),
+    )
+    create(
+        conn,
+        "period_segments",
+        Column("period", ForeignKey("periods.id"), primary_key=True),
+        Column("segment", Integer, primary_key=True, autoincrement=False),
+        Column("people", LargeBinary, nullable=False),
+        Column("counts", String, nullable=False),
+    )
+
+
 # A 64-bit integer that SQLite, too, accepts as a primary key.
 _long = BigInteger().with_variant(Integer(), "sqlite")
 
@@ -193,6 +218,7 @@ STEPS: list[Step] = [
     _people_one_by_one,
     _tiles,
     _withdrawal_notices,
+    _periods,
 ]
 
 VERSION = 1 + len(STEPS)

@@ -98,8 +98,12 @@ def intent(
     bank: Section,
     partner: Section,
     started: datetime,
+    segmentation: Mapping[str, str] | None = None,
 ) -> bytes:
-    """The statement of what is about to be run, as canonical JSON."""
+    """The statement of what is about to be run, as canonical JSON.
+
+    segmentation: period, job and root of the bank's, where releases of a period are compared.
+    """
     subject = {
         f"agreement/{agreement.agreement}/{agreement.version}": agreement.digest,
         "job": hashlib.sha256(job.shared).digest(),
@@ -119,6 +123,8 @@ def intent(
         "bank": bank._json(),
         "partner": partner._json(),
     }
+    if segmentation is not None:
+        predicate["segmentation"] = dict(segmentation)
     return _statement("intent", subject, predicate)
 
 

@@ -73,6 +73,7 @@ class AdminService(admin_pb2_grpc.AdminServicer):
                 for party, learns in plan.disclosure.items()
             ],
             budget=agreements.budget_left(self._node, plan.agreement) or "",
+            figures=agreements.cells_left(self._node, plan.agreement) or "",
         )
 
     def CancelRun(  # noqa: N802
@@ -431,6 +432,8 @@ def run_job(
                 console.print(f"  {disclosure.party} learns: {escape(learns)}")
         if preview.budget:
             console.print(f"  privacy budget: {escape(preview.budget)}")
+        if preview.figures:
+            console.print(f"  figures: {escape(preview.figures)}")
         asked = ask(text)
         if asked is not None:
             request.asked_entry = asked

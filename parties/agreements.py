@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
-from compliance import budget, lifecycle, people, register
+from compliance import budget, differencing, lifecycle, people, register
 from compliance.agreement import Agreement
 from compliance.document import MAX_CHARACTERS
 from compliance.errors import AgreementUnknown
@@ -272,6 +272,17 @@ def budget_left(node: Node, agreement: Agreement) -> str | None:
     return (
         f"epsilon {left} of {terms.budget.epsilon} is left this {terms.budget.per}; "
         f"a run with noise spends {terms.epsilon}"
+    )
+
+
+def cells_left(node: Node, agreement: Agreement) -> str | None:
+    """How many figures without noise its period may still have, in words; None if it has none."""
+    with node.reading() as conn:
+        left = differencing.cells_left(conn, agreement, now=node.now())
+    if agreement.period is None or left is None:
+        return None
+    return (
+        f"{left:,} of {agreement.period.cells:,} without noise are left this {agreement.period.per}"
     )
 
 

@@ -797,7 +797,7 @@ def show(
     version: Annotated[int | None, typer.Option(help="By default the latest.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """An agreement in words, with its signatures and what is left of its privacy budget; or all."""
+    """An agreement in words, with its signatures and what its period has left; or all."""
     opened = Node.open(Home(home))
     if agreement_id is None:
         known = [
@@ -831,6 +831,8 @@ def show(
     left = agreements.budget_left(opened, held.agreement)
     if left:
         out.print(f"# privacy budget: {left}")
+    if figures := agreements.cells_left(opened, held.agreement):
+        out.print(f"# figures: {figures}")
 
 
 @job.command("run")

@@ -33,7 +33,7 @@ from federated.aggregation.schema import (
     Over,
     Share,
 )
-from federated.arrays import U8
+from federated.arrays import I64, U8
 from federated.channel import Channel
 from federated.disclosure.noise import Privacy
 from federated.errors import TableUnsound
@@ -44,6 +44,7 @@ from federated.psi import intersect, lookup, overlap
 from federated.risk import score
 from federated.risk.scorecard import Scorecard, weigh
 from parties import bins, tables
+from parties.periods import BankSide, PartnerSide
 from parties.sources import Scaled, scaled, segments
 from parties.watch import LIST, Watch
 from protos.errors import ConcordatError
@@ -51,10 +52,15 @@ from protos.errors import ConcordatError
 
 @dataclass(frozen=True)
 class Material:
-    """What a side puts in: the rows of its table that passed the gate."""
+    """What a side puts in: the rows of its table that passed the gate.
+
+    segment: in which segment or group the period has each of them, int64 (n,), -1 for none; the
+    bank's, where there is a period.
+    """
 
     ids: Ids
     frame: pd.DataFrame
+    segment: I64 | None = None
 
 
 @dataclass(frozen=True)
@@ -77,11 +83,36 @@ class Run:
     use: tables.Use | None = None  # for a lookup or score
     earlier: bins.Earlier | None = None  # the run that a stability is measured against
     named: Callable[[U8], None] = lambda tokens: None  # told what its people are called in this run
+    period: BankSide | PartnerSide | None = None  # what it is compared with
 
     def table(self) -> tables.Use:
         if self.use is None:
             raise ValueError("the agreement allows no such table")
         return self.use
+
+    @property
+    def bank_period(self) -> BankSide | None:
+        return self.period if isinstance(self.period, BankSide) else None
+
+    @property
+    def partner_period(self) -> PartnerSide | None:
+        return self.period if isinstance(self.period, PartnerSide) else None
+
+    def segment(self) -> I64:
+        """In which segment or group the bank's people are, int64 (n,); -1 for none."""
+        if self.material.segment is not None:
+            return self.material.segment
+        return placed(self.agreement, self.job, self.material.frame)
+
+    def groups(self, segment: I64, count: int) -> Groups:
+        """Those who are in one, without the segments that stay home this time."""
+        home = self.bank_period.home if self.bank_period else ()
+        rows = np.flatnonzero((segment >= 0) & ~np.isin(segment, home))
+        return Groups(self.material.ids.take(rows), segment[rows], count)
+
+    @property
+    def flaw(self) -> ConcordatError | None:
+        return self.bank_period.flaw if self.bank_period else None
 
 
 @dataclass(frozen=True)
@@ -124,6 +155,19 @@ def columns(agreement: Agreement, job: Job, role: str) -> list[str]:
     if role == "bank":
         return list(dict.fromkeys(axis.column for axis in agreement.segmentation))
     return features_read(agreement, job)
+
+
+def placed(agreement: Agreement, job: Job, frame: pd.DataFrame) -> I64:
+    """In which of the job's segments or groups each row is, int64 (n,); -1 for none."""
+    if job.job == "insight":
+        return segments(frame, agreement.segmentation)
+    if job.between is not None:
+        axis, pair = bins.populations(agreement)
+        return bins.groups(segments(frame, [axis]), pair)
+    if job.job == "evaluate" and agreement.data.bank.label:
+        bad, known = bins.labelled(frame, agreement.data.bank.label)
+        return np.where(known, bad, -1)
+    return np.zeros(len(frame), np.int64)
 
 
 def bank(run: Run) -> Outcome:
@@ -268,20 +312,20 @@ def _bank_insight(run: Run) -> Outcome:
         raise ValueError("the agreement allows no insight")
     axes = run.agreement.segmentation
     labels = list(product(*(axis.labels for axis in axes)))
-    segment = segments(run.material.frame, axes)
-    placed = np.flatnonzero(segment >= 0)
-    if len(placed) < len(segment):
-        run.note("without_segment", int(len(segment) - len(placed)))
+    segment = run.segment()
+    if nowhere := int((segment < 0).sum()):
+        run.note("without_segment", nowhere)
     features = _features(run.agreement, run.job)
     found = insight.run_bank(
         run.channel,
-        Groups(run.material.ids.take(placed), segment[placed], len(labels)),
+        run.groups(segment, len(labels)),
         features,
         keys.peer_key(run.modulus, run.proof, terms.key_bits),
         partner_size=run.peer_size,
         minimum_group=terms.minimum_group,
         key_bits=terms.key_bits,
         privacy=_privacy(run),
+        period=run.bank_period,
         release=run.release,
         progress=run.progress,
     )
@@ -295,7 +339,9 @@ def _bank_insight(run: Run) -> Outcome:
         **_told_noise(run),
         "table": table,
     }
-    return Outcome("insight.csv", _insight_csv(table), summary)
+    if run.bank_period and run.bank_period.held:
+        summary["held_back"] = [" / ".join(labels[one]) for one in run.bank_period.held]
+    return Outcome("insight.csv", _insight_csv(table), summary, flaw=run.flaw)
 
 
 def _partner_insight(run: Run) -> None:
@@ -323,6 +369,7 @@ def _partner_insight(run: Run) -> None:
         minimum_group=terms.minimum_group,
         privacy=_privacy(run),
         short_exponents=terms.exponents == "short",
+        period=run.partner_period,
         release=run.release,
         progress=run.progress,
     )
@@ -601,6 +648,7 @@ def _distributions(run: Run, groups: Groups) -> list[Distribution] | None:
         minimum_group=terms.minimum_group,
         key_bits=terms.key_bits,
         privacy=_privacy(run),
+        period=run.bank_period,
         release=run.release,
         progress=run.progress,
     )
@@ -610,11 +658,10 @@ def _bank_evaluate(run: Run) -> Outcome:
     label = run.agreement.data.bank.label
     if label is None:
         raise ValueError("the agreement names no label")
-    bad, known = bins.labelled(run.material.frame, label)
-    rows = np.flatnonzero(known)
-    if len(rows) < len(known):
-        run.note("without_label", int(len(known) - len(rows)))
-    found = _distributions(run, Groups(run.material.ids.take(rows), bad[rows], 2))
+    bad = run.segment()
+    if unknown := int((bad < 0).sum()):
+        run.note("without_label", unknown)
+    found = _distributions(run, run.groups(bad, 2))
     terms = _terms(run)
     table = bins.evaluated(terms.features, found or [], terms.minimum_cell)
     summary: dict[str, Any] = {"minimum_group": terms.minimum_group, "suppressed": found is None}
@@ -624,14 +671,13 @@ def _bank_evaluate(run: Run) -> Outcome:
         shown = bins.by_feature(table, "total_iv")
         summary |= {"good": good, "bad": bad_, "sign": bins.SIGN, "table": shown}
     columns = bins.NOISED if run.agreement.noised("evaluate") else bins.EVALUATED
-    return Outcome("evaluate.csv", bins.to_csv(columns, table), summary)
+    return Outcome("evaluate.csv", bins.to_csv(columns, table), summary, flaw=run.flaw)
 
 
 def _bank_stability(run: Run) -> Outcome:
     if run.job.between is not None:
         return _bank_populations(run)
-    everyone = np.zeros(len(run.material.ids), np.int64)
-    found = _distributions(run, Groups(run.material.ids, everyone, 1))
+    found = _distributions(run, run.groups(run.segment(), 1))
     terms = _terms(run)
     table = bins.compared(terms.features, found or [], run.earlier, terms.minimum_cell)
     summary: dict[str, Any] = {"minimum_group": terms.minimum_group, "suppressed": found is None}
@@ -640,16 +686,14 @@ def _bank_stability(run: Run) -> Outcome:
         summary["shared"] = int(found[0].counts.sum())
         if run.earlier is not None:
             summary["table"] = bins.by_feature(table, "total_psi", "shift")
-    return Outcome("stability.csv", bins.to_csv(bins.COMPARED, table), summary)
+    return Outcome("stability.csv", bins.to_csv(bins.COMPARED, table), summary, flaw=run.flaw)
 
 
 def _bank_populations(run: Run) -> Outcome:
-    axis, pair = bins.populations(run.agreement)
-    group = bins.groups(segments(run.material.frame, [axis]), pair)
-    rows = np.flatnonzero(group >= 0)
-    if len(rows) < len(group):
-        run.note("without_population", int(len(group) - len(rows)))
-    found = _distributions(run, Groups(run.material.ids.take(rows), group[rows], 2))
+    group = run.segment()
+    if neither := int((group < 0).sum()):
+        run.note("without_population", neither)
+    found = _distributions(run, run.groups(group, 2))
     terms = _terms(run)
     table = bins.set_apart(terms.features, found or [], terms.minimum_cell)
     summary: dict[str, Any] = {"minimum_group": terms.minimum_group, "suppressed": found is None}
@@ -657,7 +701,7 @@ def _bank_populations(run: Run) -> Outcome:
         expected, actual = found[0].counts.sum(axis=1).tolist()
         summary |= {"expected": expected, "actual": actual}
         summary["table"] = bins.by_feature(table, "total_psi", "shift")
-    return Outcome("stability.csv", bins.to_csv(bins.COMPARED, table), summary)
+    return Outcome("stability.csv", bins.to_csv(bins.COMPARED, table), summary, flaw=run.flaw)
 
 
 def _partner_bins(run: Run) -> None:
@@ -678,6 +722,7 @@ def _partner_bins(run: Run) -> None:
         minimum_group=terms.minimum_group,
         privacy=_privacy(run),
         short_exponents=terms.exponents == "short",
+        period=run.partner_period,
         release=run.release,
         progress=run.progress,
     )

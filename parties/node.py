@@ -21,6 +21,7 @@ from sqlalchemy import Connection
 
 from compliance import (  # noqa: F401 (their tables)
     consent,
+    differencing,
     erasure,
     gate,
     lifecycle,
@@ -40,7 +41,7 @@ from compliance.vault import WRAPPING_KEYS, VaultKeys, create_key
 from federated import _native
 from federated._native import SecretKey
 from federated.paillier import keys
-from parties import peers, results, runs, tables
+from parties import peers, periods, results, runs, tables
 from parties.config import Home, Sector
 from parties.errors import (
     Busy,
@@ -112,6 +113,7 @@ class Node:
         self.copies = tables.Copies(home)
         self.settle_keys()
         self._catch_up()
+        periods.expire(self)
         self._running = threading.Lock()
         self.unsettled = False  # whether how a run ended could not be recorded
         self.honouring = threading.Lock()  # one withdrawal notice at a time

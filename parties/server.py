@@ -22,6 +22,7 @@ from parties import (
     agreements,
     courier,
     pairing,
+    periods,
     rotation,
     session,
     withdrawals,
@@ -263,7 +264,7 @@ def serving(node: Node) -> Iterator[Serving]:
             target=courier.Courier(node).run, args=(result.stopped,), daemon=True, name="courier"
         )
         deliveries.start()
-        watch = threading.Thread(target=_watch_certificate, args=(result,), daemon=True)
+        watch = threading.Thread(target=_daily, args=(result,), daemon=True)
         watch.start()
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -272,10 +273,11 @@ def serving(node: Node) -> Iterator[Serving]:
         yield result
 
 
-def _watch_certificate(serving: Serving) -> None:
-    """Say in the node's own log, once a day, that its certificate is about to expire."""
+def _daily(serving: Serving) -> None:
+    """Once a day: forget periods that are over; say that the certificate is about to expire."""
     while not serving.stopped.is_set():
         try:
+            periods.expire(serving.node)
             if warning := serving.node.expiry_warning():
                 serving.node.logger.warning(warning)
         except ConcordatError as error:

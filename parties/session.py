@@ -34,7 +34,7 @@ import pandas as pd
 from pydantic import ValidationError
 from sqlalchemy import Connection
 
-from compliance import budget, gate, lifecycle, receipt
+from compliance import budget, differencing, gate, lifecycle, receipt
 from compliance.agreement import Agreement, Job, permits
 from compliance.canonical import timestamp
 from compliance.disclosure import disclosure
@@ -42,7 +42,7 @@ from compliance.errors import AgreementRefusal, ConsentChanged, InvalidSignature
 from compliance.note import Checkpoint, VerifierKey
 from compliance.signing import Envelope, verify
 from federated._native import SecretKey
-from federated.arrays import U8, Bool
+from federated.arrays import I64, U8, Bool
 from federated.channel import Channel
 from federated.errors import AnswersDisagree, PeerAborted, ProtocolViolation, TableUnsound
 from federated.hooks import Progress, silent
@@ -50,7 +50,18 @@ from federated.identifiers import Ids, with_kind
 from federated.paillier.keys import prove
 from federated.psi.lookup import Copy, Table
 from federated.risk.scorecard import Scorecard, weigh
-from parties import agreements, bins, features, jobs, results, runs, scorecards, tables, witnessing
+from parties import (
+    agreements,
+    bins,
+    features,
+    jobs,
+    periods,
+    results,
+    runs,
+    scorecards,
+    tables,
+    witnessing,
+)
 from parties.errors import (
     Busy,
     Cancelled,
@@ -141,6 +152,7 @@ def _plan(node: Node, agreement: Agreement, job: Job, peer: str) -> Plan:
 
         permits(agreement, job, now=now, runs=runs_within)
         budget.check(conn, agreement, job.job, now=now)
+        differencing.check_cells(conn, agreement, job, 1, now=now)
     witnessing.required(node, agreement)
     return Plan(job, agreement, node.peer(peer), disclosure(agreement, job))
 
@@ -380,6 +392,7 @@ class Session:
         }
 
         self._secret: SecretKey | None = None
+        self.period: periods.BankSide | periods.PartnerSide | None = None
         self.tabled = tables.terms(self.agreement, self.job, SUITE)
         self.copy: Copy | None = None
         self.held: tables.Held | None = None
@@ -495,6 +508,8 @@ class Session:
     def play(self, theirs: Hello) -> None:
         """The whole run after the greeting. Leaves result and receipt in the report."""
         earlier = self._earlier()
+        started = _time(theirs.time if self.role == "partner" else self.ours.time)
+        self.period = self._period(started)
         if not self.ours.table_epoch or self.ours.table_epoch != theirs.table_epoch:
             self.copy = self.held = None  # the partner makes a new table
         material = self._load_held(self.held) if self.held else self._load()
@@ -502,7 +517,6 @@ class Session:
         ours_first = self.role == "bank"
         bank, partner = (section, peer_section) if ours_first else (peer_section, section)
         self._check_asked(bank.size)
-        started = theirs.time if self.role == "partner" else self.ours.time
         statement = receipt.intent(
             self.run,
             self.agreement,
@@ -510,7 +524,8 @@ class Session:
             suite=SUITE,
             bank=bank,
             partner=partner,
-            started=_time(started),
+            started=started,
+            segmentation=self._segmentation(),
         )
         intent = self._sign_and_record("intent", statement)
         self._ready(peer_section.log_size)
@@ -533,9 +548,31 @@ class Session:
             use=self._use(theirs),
             earlier=earlier,
             named=self._name,
+            period=self.period,
         )
         outcome = jobs.bank(job) if self.role == "bank" else jobs.partner(job)
         self._complete(intent, outcome, theirs.code_version)
+
+    def _period(self, started: datetime) -> periods.BankSide | periods.PartnerSide | None:
+        """What the run is held against, if the agreement has periods; the bank's time says which.
+
+        What is over is destroyed first.
+        """
+        slot = differencing.Slot.of(self.agreement, self.job, started)
+        if slot is None:
+            return None
+        periods.expire(self.node)
+        run = (self.node, slot, self.agreement, self.job, self.run)
+        if self.role == "bank":
+            return periods.BankSide(*run)
+        return periods.PartnerSide(*run)
+
+    def _segmentation(self) -> dict[str, str] | None:
+        """For the intent."""
+        if self.period is None:
+            return None
+        slot = self.period.slot
+        return {"period": slot.period, "job": slot.job, "root": self.period.root.hex()}
 
     def _earlier(self) -> bins.Earlier | None:
         """The run that this one is measured against, as this side remembers it."""
@@ -566,6 +603,9 @@ class Session:
         self.report["rows"] = table.counts()
         if len(table.rejects):
             table.write_rejects(node.home.run_folder(self.run) / results.REJECTS)
+        period, segment = self.period, None
+        if isinstance(period, periods.BankSide):
+            segment = jobs.placed(self.agreement, self.job, table.frame)
         self.stages("gate", 0, len(table.ids))
         with node.writing() as conn:
             self.decision = gate.decide(
@@ -578,13 +618,36 @@ class Session:
             )
             if self.tabled and role == "partner":
                 self._narrow(conn, self.decision, np.ones(self.decision.size, np.bool_))
+            rows = np.flatnonzero(self.decision.eligible)
+            if period is not None:
+                rows, segment = self._in_period(conn, period, table.ids, rows, segment)
         self.stages("gate", len(table.ids), len(table.ids))
         self.report["gate"] = {
             "eligible": self.decision.size,
             "excluded": self.decision.excluded,
         }
-        rows = np.flatnonzero(self.decision.eligible)
-        return jobs.Material(table.ids.take(rows), table.frame.iloc[rows])
+        if period is not None and period.waiting:
+            self.report["gate"]["waiting"] = period.waiting
+        return jobs.Material(table.ids.take(rows), table.frame.iloc[rows], segment)
+
+    def _in_period(
+        self,
+        conn: Connection,
+        period: periods.BankSide | periods.PartnerSide,
+        ids: Ids,
+        rows: I64,
+        segment: I64 | None,
+    ) -> tuple[I64, I64 | None]:
+        """Which of the eligible rows may be in a run of the period, and the segment of each."""
+        now, decision = self.node.now(), self._decided()
+        stays = np.ones(len(rows), np.bool_)
+        if isinstance(period, periods.PartnerSide):
+            stays = period.admit(conn, ids.take(rows))
+        elif segment is not None:
+            stays, segment = period.place(conn, ids.take(rows), segment[rows], now)
+        if not stays.all():
+            self._narrow(conn, decision, stays)
+        return rows[stays], segment
 
     # Tables of lookups and scores
 
@@ -692,6 +755,7 @@ class Session:
                 log_size=ours.log_size,
                 log_root=ours.log_root,
                 log_checkpoint=at.encode().decode(),
+                segmentation=self.period.root if self.period else b"",
             )
         )
         sent = self.channel.receive(Inputs)
@@ -708,6 +772,7 @@ class Session:
                 f"the limit here is {self.node.config.limits.rows:,}.",
                 "Raise `limits.rows` in config.yaml if that is meant to be.",
             )
+        self._check_segmentation(sent.segmentation)
         theirs = receipt.Section(
             party=self.peer.name,
             key=self.peer.signing_key,
@@ -718,6 +783,14 @@ class Session:
             log_root=sent.log_root,
         )
         return ours, theirs
+
+    def _check_segmentation(self, root: bytes) -> None:
+        """Raises SegmentationChanged (E314) where the bank's is another than the period's."""
+        expected = 32 if isinstance(self.period, periods.PartnerSide) else 0
+        if len(root) != expected:
+            raise ProtocolViolation("The other node's segmentation has a root that is none.")
+        if isinstance(self.period, periods.PartnerSide):
+            self.period.check_root(root)
 
     def _sign_and_record(self, kind: Literal["intent", "completion"], statement: bytes) -> Envelope:
         """Both sign the statement both have built; a receipt is in the log before anything else."""
@@ -758,12 +831,15 @@ class Session:
     def _release(self) -> None:
         """The gate's second decision, in one transaction with its entry in the log.
 
-        And with the entry that spends of the privacy budget, before anything is answered.
+        And with the entries that spend of the privacy budget and count what is released, and what
+        later runs are compared with, before anything is answered.
         """
         node, keys = self.node, self.node.signing_keys()
         with node.writing() as conn:
             lifecycle.check_still(conn, self.agreement, keys)
             budget.spend(conn, node.log, self.agreement, self.job.job, self.run, now=node.now())
+            if self.period is not None:
+                self.period.record(conn, node.now())
             gate.release(
                 conn, node.log, self.run, self._decided(), now=node.now(), tokens=self.tokens
             )

@@ -197,6 +197,10 @@ WORDS = {
         ),
         ("without the segments' names", "nameless"),
         ("never who", "never who"),
+        (
+            "which of these nameless customers are the same in all runs of a month",
+            "which of these nameless customers are the same in all its runs",
+        ),
     ],
     ("lookup", "bank"): [
         ("the size of shop's set", "the size of the partner's set"),
@@ -241,6 +245,10 @@ WORDS = {
             "bad one",
         ),
         ("never who", "never who"),
+        (
+            "which of these nameless customers are the same in all runs of a month",
+            "which of these nameless customers are the same in all its runs",
+        ),
     ],
     ("stability", "bank"): [
         ("the size of shop's set", "the size of the partner's set"),
@@ -256,6 +264,10 @@ WORDS = {
     ("stability", "shop"): [
         ("the size of bank's set", "the size of the bank's set"),
         ("how many customers are shared", "how many customers are shared"),
+        (
+            "which of these nameless customers are the same in all runs of a month",
+            "which of these nameless customers are the same in all its runs",
+        ),
     ],
     ("populations", "bank"): [
         ("the size of shop's set", "the size of the partner's set"),
@@ -278,6 +290,10 @@ WORDS = {
             "sizes and shared counts of two nameless groups",
         ),
         ("never who", "never who"),
+        (
+            "which of these nameless customers are the same in all runs of a month",
+            "which of these nameless customers are the same in all its runs",
+        ),
     ],
 }
 

@@ -284,9 +284,9 @@ def run_with_noise(bank: Node, shop: Node, tmp_path: Path) -> None:
     noised = text("agreement.yaml").replace("version: 1", "version: 2")
     noised = noised.replace("release: exact   ", "release: noised   ", 1)
     before, clause = noised.split("# noise:", 1)
-    clause, after = clause.split("limits:", 1)
+    clause, after = clause.split("period:", 1)
     path = tmp_path / "noised.yaml"
-    path.write_text(f"{before}noise:{clause.replace(chr(10) + '#', chr(10))}limits:{after}")
+    path.write_text(f"{before}noise:{clause.replace(chr(10) + '#', chr(10))}period:{after}")
     agreements.propose(bank, path)
     agreements.sign(shop, "credit-offers", 2)
     made_up.run(bank, "job.yaml")
@@ -426,6 +426,7 @@ def test_the_intent_is_of_the_reference_agreement_and_job() -> None:
         bank=section(found["bank"]),
         partner=section(found["partner"]),
         started=datetime.fromisoformat(found["started"]),
+        segmentation=found["segmentation"],
     )
     assert envelope("intent").payload == made, "run tests/docs/write_reference.py"
 

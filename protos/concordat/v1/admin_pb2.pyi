@@ -133,20 +133,22 @@ class ConsentReply(_message.Message):
     def __init__(self, json: _Optional[str] = ...) -> None: ...
 
 class JobPreview(_message.Message):
-    __slots__ = ("job", "agreement", "purpose", "peer", "disclosures", "budget")
+    __slots__ = ("job", "agreement", "purpose", "peer", "disclosures", "budget", "figures")
     JOB_FIELD_NUMBER: _ClassVar[int]
     AGREEMENT_FIELD_NUMBER: _ClassVar[int]
     PURPOSE_FIELD_NUMBER: _ClassVar[int]
     PEER_FIELD_NUMBER: _ClassVar[int]
     DISCLOSURES_FIELD_NUMBER: _ClassVar[int]
     BUDGET_FIELD_NUMBER: _ClassVar[int]
+    FIGURES_FIELD_NUMBER: _ClassVar[int]
     job: str
     agreement: str
     purpose: str
     peer: str
     disclosures: _containers.RepeatedCompositeFieldContainer[Disclosure]
     budget: str
-    def __init__(self, job: _Optional[str] = ..., agreement: _Optional[str] = ..., purpose: _Optional[str] = ..., peer: _Optional[str] = ..., disclosures: _Optional[_Iterable[_Union[Disclosure, _Mapping]]] = ..., budget: _Optional[str] = ...) -> None: ...
+    figures: str
+    def __init__(self, job: _Optional[str] = ..., agreement: _Optional[str] = ..., purpose: _Optional[str] = ..., peer: _Optional[str] = ..., disclosures: _Optional[_Iterable[_Union[Disclosure, _Mapping]]] = ..., budget: _Optional[str] = ..., figures: _Optional[str] = ...) -> None: ...
 
 class Disclosure(_message.Message):
     __slots__ = ("party", "learns")
