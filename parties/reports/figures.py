@@ -94,12 +94,10 @@ def bars(
         }
         for one in series
     ]
-    missing = [
-        name for at, name in enumerate(names) if all(one.values[at] is None for one in series)
-    ]
+    missing = [at for at in range(len(names)) if all(one.values[at] is None for one in series)]
     notes: list[dict[str, Any]] = [
         {
-            place: name,
+            place: at,  # a name such as -29 would be taken for a number
             value: 0,
             "text": plain(hidden),
             "showarrow": False,
@@ -108,7 +106,7 @@ def bars(
             "yanchor": "middle" if across else "bottom",
             "font": {"color": GREY},
         }
-        for name in missing
+        for at in missing
     ]
     marks = [
         {
@@ -191,8 +189,8 @@ def heat(
     layout["title"] |= {"xanchor": "right", "yanchor": "top"}
     layout["annotations"] = [
         {
-            "x": x[i],
-            "y": y[j],
+            "x": i,  # a name such as -29 would be taken for a number
+            "y": j,
             "text": plain(texts[j][i]),
             "showarrow": False,
             "font": {"color": GREY},
@@ -213,8 +211,17 @@ def _layout(axes: Axes, *, legend: bool) -> dict[str, Any]:
         "plot_bgcolor": "#ffffff",
         "showlegend": legend,
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        "xaxis": {"title": {"text": plain(axes.x)}, "automargin": True, "gridcolor": _HIDDEN},
-        "yaxis": {"title": {"text": plain(axes.y)}, "automargin": True, "gridcolor": _HIDDEN},
+        "xaxis": _axis(axes.x),
+        "yaxis": _axis(axes.y),
+    }
+
+
+def _axis(title: str) -> dict[str, Any]:
+    """With room between its names and its title."""
+    return {
+        "title": {"text": plain(title), "standoff": 10},
+        "automargin": True,
+        "gridcolor": _HIDDEN,
     }
 
 

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 from base64 import b64encode
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,7 @@ from compliance.canonical import canonical
 from parties import results as files
 from parties.audits import witness_keys
 from parties.console import originals
+from parties.console.originals import Original
 from parties.console.words import shown_time
 from parties.errors import HomeUnusable, JobError, ResultGone, ResultMissing
 from parties.files import write_private
@@ -38,7 +40,11 @@ _PAGES = Environment(
     lstrip_blocks=True,
 )
 _DRAW = (Path(__file__).parent / "report.js").read_text("utf-8")
-IN_PRINT = 4  # charts; the others are in the file only
+IN_PRINT = 4  # charts at most; the others are in the file only
+# Of two sheets of A4, in CSS pixels: what is left for charts, which are drawn smaller there, beside
+# the head, the footer and the gap that a chart leaves where it does not fit below the others.
+_ROOM, _SCALE, _BESIDE_CHART = 1150, 0.75, 70
+_LINE, _WIDE = 15, 55  # of what was disclosed: pixels a line, letters in it
 
 
 def make(node: Node, run: str, language: str = "en") -> str:
@@ -173,9 +179,23 @@ def _rendered(about: Told, charts: list[Chart], **values: Any) -> str:
         hashes=f"'sha256-{digest}' 'sha256-{_sha256(_DRAW)}'" if charts else "'none'",
         time=shown_time,
         number=number,
-        in_print=IN_PRINT,
+        in_print=_in_print(charts, values["learned"]),
+        scale=_SCALE,
         **values,
     )
+
+
+def _in_print(charts: Sequence[Chart], learned: Mapping[str, Sequence[Original]]) -> set[int]:
+    """Which charts are printed, so that all fits on two pages."""
+    lines = [sum(1 + len(one.shown) // _WIDE for one in found) for found in learned.values()]
+    room = _ROOM - _LINE * max(lines, default=0)
+    chosen = set[int]()
+    for at, chart in enumerate(charts):
+        needed = _SCALE * chart.height + _BESIDE_CHART
+        if len(chosen) < IN_PRINT and needed <= room:
+            chosen.add(at)
+            room -= int(needed)
+    return chosen
 
 
 @cache

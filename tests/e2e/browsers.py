@@ -16,6 +16,9 @@ from parties.console import server as consoles
 from parties.console.visit import Console
 from parties.node import Node
 
+# What axe has to find nothing of: WCAG 2.2 at levels A and AA.
+RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
+
 MISSING = "no Chromium to test the console with: apt install chromium"
 
 

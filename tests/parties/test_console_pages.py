@@ -9,16 +9,18 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from html import escape
 from pathlib import Path
 
 import pytest
+from conftest import make
 from consoles import PORT, Visitor, as_user, cheap_passwords, signed_in, staff
 from pypdf import PdfReader
-from ready import AGREEMENT, paused, run, until
+from ready import AGREEMENT, SHARED, make_ready, paused, run, until
 
 from compliance.amendment import in_words
-from parties import agreements, consents, runs
+from parties import agreements, consents, runs, server, withdrawals
 from parties.config import Home
 from parties.console import words
 from parties.console.pages import verify
@@ -559,3 +561,34 @@ def test_partners_are_shown_with_the_ends_of_certificates(
         f"{shop.authority_certificate.not_valid_after_utc:%Y-%m-%d}",
     ):
         assert in_page(text, page)
+
+
+def test_a_withdrawal_that_nobody_acknowledges_is_late_on_the_overview(
+    tmp_path: Path, paillier_key: bytes
+) -> None:
+    bank, shop = make(tmp_path, "bank"), make(tmp_path, "shop", "ecommerce")
+    with server.serving(bank), server.serving(shop):
+        make_ready(bank, shop, paillier_key)
+        done = run(bank, "intersect")
+        until(lambda: shop.find_run(done["run"])["ended_at"])
+    staff(shop)
+    console = Console(Node.open(shop.home), PORT)
+    visitor = signed_in(console, "li")
+    assert in_page(words.say("en", "home.all_told"), visitor.see("/"))
+    li = as_user(shop, "li")
+    (withdrawn,) = consents.withdraw(li, f"phone:{SHARED[7]}", {})
+    assert [one["to"] for one in withdrawn["notices"]] == ["bank"]
+    (sent,) = withdrawals.every(li)
+    said = {"entry": sent["entry"], "recipient": "bank", "time": words.shown_time(sent["time"])}
+    page = visitor.see("/")
+    assert in_page(words.say("en", "home.withdrawal", **said), page)
+    assert "late: it was due" not in page
+    due = datetime.fromisoformat(sent["due"])
+    console.node.now = lambda: due + timedelta(hours=1)
+    page = visitor.see("/")
+    assert in_page(words.say("en", "home.late", time=words.shown_time(due)), page)
+    page = in_chinese(visitor).see("/")
+    assert in_page(words.say("zh", "home.late", time=words.shown_time(due)), page)
+    console.node.now = Node.open(shop.home).now
+    with server.serving(bank), server.serving(Node.open(shop.home)):
+        until(lambda: in_page(words.say("zh", "home.all_told"), visitor.see("/")))
