@@ -542,6 +542,8 @@ def test_an_errors_page_is_shown(console: Console) -> None:
     visitor = signed_in(console, "wang")
     page = visitor.see("/errors/E612")
     assert "<strong>What to do.</strong>" in page
+    page = visitor.see("/errors/E404")
+    assert "keys (docs/keys.md)" in page, "no link to what is no page here"
     page = in_chinese(visitor).see("/errors/E612")
     assert "<h1>E612: 合作方节点没有应答</h1>" in page
     assert "<strong>What to do.</strong>" in page.partition("<details>")[2]

@@ -1,5 +1,6 @@
 """Jobs under way, with how far they are; and what became of the last ones."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from parties.errors import InternalError, NotServing, UnknownRun
 router = APIRouter()
 
 _SHOWN = 50
-ERRORS = Path(__file__).parents[3] / "docs" / "errors"  # in a checkout as in a wheel
+ERRORS = Path(__file__).parents[1] / "errors"  # a link in a checkout, the pages in a wheel
+_LINK = re.compile(r"\[([^\]]+)\]\((?!https?:)([^)]+)\)")
 _MARKDOWN = MarkdownIt("commonmark", {"html": False})
 
 
@@ -52,8 +54,17 @@ def show_error(visit: Reading, code: str) -> Response:
         raise UnknownRun("There is no page on this error.", "See docs/errors.")
     text = known[code].read_text("utf-8")
     title, _, body = text.partition("\n")
-    shown = Markup(_MARKDOWN.render(body))  # noqa: S704 (our own page, and no HTML in it)
+    linked = _LINK.sub(_elsewhere, body)
+    shown = Markup(_MARKDOWN.render(linked))  # noqa: S704 (our own page, and no HTML in it)
     return visit.page("error.html", code=code, heading=title.removeprefix("# "), body=shown)
+
+
+def _elsewhere(link: re.Match[str]) -> str:
+    """A link between files as one between pages; where there is none, the file's name."""
+    text, target = link.groups()
+    if page := re.fullmatch(r"(?:errors/)?(E\d{3})\.md", target):
+        return f"[{text}](/errors/{page[1]})"
+    return f"{text} (docs/{target.removeprefix('../')})"
 
 
 def _under_way(visit: Visit) -> tuple[bool, dict[str, dict[str, Any]]]:
