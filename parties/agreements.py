@@ -22,13 +22,18 @@ from parties.wire import PeerClient
 
 
 def propose(node: Node, path: Path) -> Agreement:
+    """`propose_document` of a file. Raises JobError, too."""
+    return propose_document(node, read_document(path))
+
+
+def propose_document(node: Node, text: str) -> Agreement:
     """Sign an agreement and offer it to the partner it names; again, if it was not delivered.
 
     On a node with users it waits for another officer first: see `waiting`. Raises
     AgreementInvalid, AgreementConflict, NoticeRefused, UnknownPeer, NotDelivered, PeerRefused,
     E32x.
     """
-    agreement = Agreement.from_yaml(read_document(path))
+    agreement = Agreement.from_yaml(text)
     peer = node.peer(other_party(node, agreement))
     with node.writing() as conn:
         log = people.acting(conn, node.log, node.actor)

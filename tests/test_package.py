@@ -31,7 +31,7 @@ assert jobs.ERRORS.is_relative_to(sys.argv[1]), jobs.ERRORS
 print(len(list(jobs.ERRORS.glob("E*.md"))))
 for language in words.LANGUAGES:
     assert words.catalogue(language)
-for name in ("changes", "disclosure", "errors", "findings", "registers"):
+for name in ("changes", "disclosure", "errors", "features", "findings", "registers"):
     assert words.translations("zh", name), name
 assert originals.error("zh", "E612")
 for template in _PAGES.list_templates():

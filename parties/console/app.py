@@ -33,6 +33,7 @@ from parties.console.pages import (
     agreements,
     approvals,
     exports,
+    features,
     home,
     jobs,
     peers,
@@ -78,7 +79,7 @@ def make(console: Console) -> Application:
     app.state.verifications = verify.Verifications()
     for page in (
         *(home, account, approvals, persons, agreements),
-        *(runs, verify, exports, jobs, peers),
+        *(runs, verify, exports, jobs, peers, features),
     ):
         app.include_router(page.router)
     app.add_api_route("/sign-in", _sign_in_page, methods=["GET"])

@@ -113,6 +113,13 @@ def error(language: str, code: str) -> Mapping[str, str] | None:
     return found
 
 
+def feature(language: str, entry: Mapping[str, Any]) -> Mapping[str, str]:
+    """A feature's definition, and who has none: as the catalogue has them, or in the language."""
+    own = {part: str(entry[part]) for part in ("definition", "missing")}
+    found: Mapping[str, str] = translations(language, "features").get(entry["name"], own)
+    return found
+
+
 def changes(language: str, found: Iterable[Change]) -> list[Original]:
     """What a version of an agreement changes."""
     templates = translations(language, "changes")

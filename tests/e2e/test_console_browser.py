@@ -108,7 +108,7 @@ def test_by_keyboard_alone(two: Two, page: Page) -> None:
 
 PAGES = [
     *("/", "/account", "/approvals", "/people", "/agreements", "/agreements/offers/1", "/runs"),
-    *("/verify", "/exports", "/jobs", "/peers", "/errors/E612"),
+    *("/verify", "/exports", "/jobs", "/peers", "/errors/E612", "/features"),
 ]
 
 

@@ -34,7 +34,7 @@ def write(folder: Path) -> None:
         live(two, Path(nodes))
         for page in visiting(two, browser, "li", "en-GB"):
             shoot(page, folder, "overview", two.address)
-            for name in ("approvals", "people", "agreements", "runs", "exports", "peers"):
+            for name in ("approvals", "people", "agreements", "runs", "exports", "peers", "features"):
                 shoot(page, folder, name, f"{two.address}/{name}")
             shoot(page, folder, "agreement", f"{two.address}/agreements/offers/1")
             shoot(
@@ -54,6 +54,7 @@ def write(folder: Path) -> None:
                 shoot(page, folder, "jobs", f"{two.address}/jobs")
         for page in visiting(two, browser, "li", "zh-CN"):
             shoot(page, folder, "overview-zh", two.address)
+            shoot(page, folder, "run-zh", f"{two.address}/runs/{two.bank.runs()[0]['id']}")
             look_up(page, two)
             shoot(page, folder, "person-zh")
         for page in visiting(two, browser, "li", "zh-CN", PHONE):

@@ -16,13 +16,14 @@ from pathlib import Path
 import pytest
 from conftest import make
 from consoles import PORT, Visitor, as_user, cheap_passwords, signed_in, staff
+from httpx2 import Response
 from pypdf import PdfReader
 from ready import AGREEMENT, SHARED, make_ready, paused, run, until
 
 from compliance.amendment import in_words
-from parties import agreements, consents, runs, server, withdrawals
+from parties import agreements, catalogue, consents, runs, server, withdrawals
 from parties.config import Home
-from parties.console import words
+from parties.console import originals, words
 from parties.console.pages import verify
 from parties.console.visit import Console
 from parties.node import Node
@@ -107,13 +108,12 @@ def test_an_engineer_may_not_suspend(console: Console) -> None:
 
 
 def test_a_new_version_takes_two_and_is_compared(
-    console: Console, nodes: tuple[Node, Node], tmp_path: Path
+    console: Console, nodes: tuple[Node, Node]
 ) -> None:
     bank, shop = nodes
-    path = tmp_path / "two.yaml"
     text = AGREEMENT.format(version=2, partner_learns="ids").replace("none made", "PIA-2")
-    path.write_text(text)
-    agreements.propose(as_user(bank, "wang"), path)
+    made = propose(signed_in(console, "wang"), text)
+    assert made.headers["location"] == "/agreements/offers/2"
     visitor = signed_in(console, "li")
     assert "offers" in visitor.see("/approvals")
     (waiting,) = agreements.waiting(bank, "offers", 2)
@@ -131,6 +131,23 @@ def test_a_new_version_takes_two_and_is_compared(
         assert in_page(change, page)
     signed = [one for one in entries(bank) if one["type"] == "agreement.signed"]
     assert "li" in [one["by"] for one in signed if one["version"] == 2]
+
+
+def propose(visitor: Visitor, text: str | bytes) -> Response:
+    data = {"form_token": visitor.token()}
+    return visitor.http.post("/agreements/propose", data=data, files={"file": ("a.yaml", text)})
+
+
+def test_what_is_no_agreement_is_not_proposed(console: Console, nodes: tuple[Node, Node]) -> None:
+    known = len(agreements.every(nodes[0]))
+    text = AGREEMENT.format(version=9, partner_learns="ids")
+    engineer = signed_in(console, "wang")
+    for bad, code in ((b"\xff", "E664"), (b"", "E301"), ("agreement: " + MARKUP, "E301")):
+        answer = propose(engineer, bad)
+        assert answer.status_code == 400 and code in answer.text and MARKUP not in answer.text
+    assert "E611" in propose(engineer, text.replace("shop", "stranger")).text
+    assert propose(signed_in(console, "audra"), text).status_code == 403
+    assert len(agreements.every(nodes[0])) == known
 
 
 def test_suspending_resuming_and_refusing(console: Console, nodes: tuple[Node, Node]) -> None:
@@ -264,6 +281,9 @@ def test_the_partners_receipt_is_compared_with_ours(
     assert json.loads(ours.text)["payload"] == json.loads(path.read_bytes())["payload"]
     intent = visitor.get(f"/runs/{run_id}/intent.json")
     assert intent.content == (bank.home.run_folder(run_id) / "intent.json").read_bytes()
+    evidence = visitor.post("/exports/evidence", run=run_id)
+    assert evidence.content.startswith(b"PK")
+    assert f'name="run" value="{run_id}"' in visitor.see(f"/runs/{run_id}")
     theirs = json.loads(path.read_bytes())
     theirs["signatures"][0]["sig"] = theirs["signatures"][1]["sig"]
     changed = compared(json.dumps(theirs, separators=(",", ":")).encode())
@@ -536,6 +556,17 @@ def test_a_job_under_way_is_followed_and_cancelled(
     page = wang.see("/jobs")
     assert 'data-live="off"' in page
     assert '<a href="/errors/E622">' in page
+
+
+@pytest.mark.parametrize("language", list(words.LANGUAGES))
+def test_the_catalogue_of_features_is_shown(console: Console, language: str) -> None:
+    visitor = signed_in(console, "wang")
+    visitor.http.headers["accept-language"] = language
+    assert 'href="/features"' in visitor.see("/jobs")
+    page = visitor.see("/features")
+    for one in catalogue.listed():
+        assert in_page(one["name"], page)
+        assert in_page(originals.feature(language, one)["definition"], page)
 
 
 def test_an_errors_page_is_shown(console: Console) -> None:

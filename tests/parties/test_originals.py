@@ -14,7 +14,7 @@ from compliance import activities, amendment, disclosure, gate, notice
 from compliance.agreement import Agreement, ConsentKind, Job, Release, Statistic
 from compliance.amendment import changes
 from compliance.disclosure import Sentence, sentences
-from parties import audits
+from parties import audits, catalogue
 from parties.console import originals, words
 from parties.console.words import translations
 from parties.node import Node
@@ -149,6 +149,14 @@ def members(model: type) -> set[str]:
                 if hasattr(kind, "model_fields"):
                     left.append(kind)
     return found
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_feature_of_the_catalogue_has_a_definition(language: str) -> None:
+    known = translations(language, "features")
+    assert known.keys() == {one["name"] for one in catalogue.listed()}
+    for name, said in known.items():
+        assert said.keys() == {"definition", "missing"} and all(said.values()), name
 
 
 # As they are shown

@@ -1,8 +1,8 @@
 """Agreements: read in words, versions compared, signed and ended by two people."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, File, UploadFile
 from fastapi.responses import Response
 
 from compliance import lifecycle
@@ -33,6 +33,18 @@ def show_all(visit: Reading) -> Response:
     )
     standing = {held.agreement.agreement: _standing(node, held) for held in known}
     return visit.page("agreements.html", known=known, standing=standing)
+
+
+@router.post("/agreements/propose")
+def propose(visit: Writing, file: Annotated[UploadFile, File()]) -> Response:
+    """A new agreement or version, as a document: signed at once, or proposed for that."""
+    try:
+        text = file.file.read().decode()
+    except UnicodeDecodeError:
+        raise FormUnfit("The file is not UTF-8.", "Choose the agreement as YAML.") from None
+    name, version = agreements.propose_document(visit.node, text).named
+    waits = agreements.waiting(visit.node, name, version)
+    return visit.go(_page(name, version), "agreements.waits" if waits else "agreements.offered")
 
 
 @router.get("/agreements/{name}/compare")
