@@ -34,7 +34,15 @@ def write(folder: Path) -> None:
         live(two, Path(nodes))
         for page in visiting(two, browser, "li", "en-GB"):
             shoot(page, folder, "overview", two.address)
-            for name in ("approvals", "people", "agreements", "runs", "exports", "peers", "features"):
+            for name in (
+                "approvals",
+                "people",
+                "agreements",
+                "runs",
+                "exports",
+                "peers",
+                "features",
+            ):
                 shoot(page, folder, name, f"{two.address}/{name}")
             shoot(page, folder, "agreement", f"{two.address}/agreements/offers/1")
             shoot(
