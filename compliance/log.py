@@ -5,13 +5,15 @@ An entry is stored as the bytes that were hashed; the columns beside them are fo
 the caller's transaction, so several processes may append.
 """
 
-import json
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from itertools import count
+from types import NoneType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import (
     Column,
@@ -20,6 +22,7 @@ from sqlalchemy import (
     LargeBinary,
     String,
     Table,
+    Transaction,
     delete,
     false,
     func,
@@ -150,41 +153,40 @@ class Log:
         who sees a hash from guessing the entry. A body's member `run` is also put in a column; a
         member `subtree` must be as `commit_subtree` describes.
         """
-        start = tree_size(conn)
-        frontier = _frontier(conn, start)
+        tree = _tree(conn)
+        start, frontier = tree.frontier.size, tree.frontier
         at = timestamp(time)
+        kinds = [kind for kind, _ in entries]
+        bodies = [body for _, body in entries]
+        runs = [body.get("run") for body in bodies]
+        if not {*map(type, runs)} <= {str, NoneType}:
+            raise ValueError("a run is named by text")
+        width = 2 * NONCE_BYTES
         nonces = secrets.token_hex(NONCE_BYTES * len(entries))
-        runs: list[str | None] = []
-        members: list[dict[str, Any]] = []
-        for kind, body in entries:
-            if not body.keys().isdisjoint({"type", "time", "nonce"}):
-                raise ValueError("a body may not hold type, time or nonce")
-            run = body.get("run")
-            if not isinstance(run, str | None):
-                raise ValueError("a run is named by text")  # noqa: TRY004
-            runs.append(run)
-            first = 2 * NONCE_BYTES * len(members)
-            nonce = nonces[first : first + 2 * NONCE_BYTES]
-            members.append({**body, "type": kind, "time": at, "nonce": nonce})
-        leaves = _canonical(members)
-        hashes = _native.leaf_hashes(*joined_bytes(leaves))
+        members = [
+            {**body, "type": kind, "time": at, "nonce": nonces[first : first + width]}
+            for first, kind, body in zip(count(step=width), kinds, bodies, strict=False)
+        ]
+        if sum(map(len, members)) != sum(map(len, bodies)) + 3 * len(bodies):
+            raise ValueError("a body may not hold type, time or nonce")
+        leaves, hashes = _leaves(members)
         completed = frontier.extend(hashes)
         rows: dict[str, list[Any]] = {
             "index": list(range(start, frontier.size)),
             "leaf": leaves,
             "leaf_hash": as_bytes(hashes),
-            "type": [kind for kind, _ in entries],
+            "type": kinds,
             "time": [at] * len(leaves),
             "run": runs,
         }
         try:
             if leaves:
                 insert_columns(conn, log_entries, rows)
-            for level, first, nodes in completed:
-                if level >= TILE:
-                    insert_columns(conn, log_nodes, _node_rows(level, first, nodes))
+            if nodes := _node_rows(completed):
+                insert_columns(conn, log_nodes, nodes)
         except IntegrityError as error:
             raise _damaged("hashes are stored for entries that are gone") from error
+        _keep(conn, tree)
         return range(start, frontier.size)
 
     def checkpoint(self, conn: Connection, successor: SigningKey | None = None) -> Checkpoint:
@@ -194,10 +196,11 @@ class Log:
         rather than sign a tree that does not extend the last one signed, and LogKeyReplaced if
         this key is no longer the log's.
         """
-        size, last = tree_size(conn), self.head(conn)
-        node = _reader(conn, [(0, size), (0, min(size, last.size if last else 0))])
+        last = self.head(conn)
+        tree = _tree(conn)
+        size = tree.frontier.size
         if last is not None:
-            if last.size > size or merkle.range_root(0, last.size, node) != last.root:
+            if last.size > size or tree.root(conn, last.size) != last.root:
                 raise _damaged("it does not extend its own last checkpoint")
             own = [line for line in last.signatures if line.name == self.origin]
             if own and not own[-1].by(self.verifier):
@@ -206,8 +209,9 @@ class Log:
                     "Try again; the key that counts is read anew.",
                 )
             if last.size == size:
+                _keep(conn, tree)
                 return last
-        unsigned = Checkpoint(self.origin, size, merkle.range_root(0, size, node))
+        unsigned = Checkpoint(self.origin, size, tree.root(conn, size))
         keys = [self.key] if successor is None else [self.key, successor]
         lines = (sign(unsigned.text, self.origin, key) for key in keys)
         signed = unsigned.signed(*lines)
@@ -217,22 +221,19 @@ class Log:
             "note": [signed.encode()],
         }
         insert_columns(conn, checkpoints, row)
+        _keep(conn, tree)
         return signed
 
     def head(self, conn: Connection) -> Checkpoint | None:
         """The latest checkpoint, with the cosignatures it has so far."""
-        ((size,),) = quick(conn, "SELECT max(size) FROM checkpoints")
-        return None if size is None else self.checkpoint_at(conn, int(size))
+        return _checkpoint(conn, "(SELECT max(size) FROM checkpoints)")
 
     def checkpoint_at(self, conn: Connection, size: int) -> Checkpoint:
         """The checkpoint of a size, with its cosignatures. Raises NotInLog if there is none."""
-        query = f"SELECT note FROM checkpoints WHERE size = {size:d}"  # noqa: S608
-        notes = quick(conn, query)
-        if not notes:
+        found = _checkpoint(conn, f"{size:d}")
+        if found is None:
             raise NotInLog(f"The log has no checkpoint of size {size}.", "Ask for another size.")
-        query = f"SELECT line FROM cosignatures WHERE size = {size:d} ORDER BY witness"  # noqa: S608
-        lines = [line for (line,) in quick(conn, query)]
-        return Checkpoint.parse(notes[0][0]).signed(*map(Signature.parse, lines))
+        return found
 
     def add_cosignature(self, conn: Connection, size: int, signature: Signature) -> None:
         """Store a witness's line, already verified, in place of its earlier one for this size."""
@@ -300,9 +301,8 @@ def commit_subtree(conn: Connection, leaves: Sequence[bytes]) -> bytes:
             page = list(leaves[start : start + PAGE])
             columns = {"root": [root] * len(page), "index": [*range(start, start + len(page))]}
             insert_columns(conn, subtree_leaves, {**columns, "leaf": page})
-        for level, first, nodes in completed:
-            rows = _node_rows(level, first, nodes)
-            insert_columns(conn, subtree_nodes, {"root": [root] * len(nodes), **rows})
+        if nodes := _node_rows(completed):
+            insert_columns(conn, subtree_nodes, {"root": [root] * len(nodes["hash"]), **nodes})
     return root
 
 
@@ -348,34 +348,17 @@ def subtree_hashes(conn: Connection, root: bytes, start: int, stop: int) -> U8:
     return _native.leaf_hashes(*joined_bytes(leaves))
 
 
-_draft = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
+def _leaves(objects: Sequence[Mapping[str, Any]]) -> tuple[list[bytes], U8]:
+    """The canonical JSON of each object, and its hash as a leaf. Raises as `canonical`.
 
-
-def _canonical(objects: Sequence[Mapping[str, Any]]) -> list[bytes]:
-    """The canonical JSON of each object, which has members. Raises as `canonical`.
-
-    What JSON's own writer makes of an object is used where a kernel finds it to be canonical.
+    Most are written by a kernel, in a fraction of the time.
     """
-    drafts = _drafts(objects)
-    plain = _native.plain_entries(*joined_bytes(drafts), [], "")
-    return [
-        draft if sure and len(draft) <= MAX_BYTES else canonical(value)
-        for draft, sure, value in zip(drafts, plain.tolist(), objects, strict=True)
+    written, hashes = _native.written_leaves(objects)
+    leaves = [
+        canonical(value) if leaf is None or len(leaf) > MAX_BYTES else leaf
+        for leaf, value in zip(written, objects, strict=True)
     ]
-
-
-def _drafts(objects: Sequence[Mapping[str, Any]]) -> list[bytes]:
-    """What JSON's own writer makes of each object; nothing where it can make nothing."""
-    try:
-        # All at once takes half the time of one by one.
-        drafts = _draft(objects).encode()[2:-2].split(b"},{")
-        if len(drafts) == len(objects):  # so it stands between them only, not in them
-            return [b"{%b}" % draft for draft in drafts]
-    except (TypeError, ValueError, RecursionError):
-        pass
-    if len(objects) <= 1:
-        return [b""] * len(objects)
-    return [draft for one in objects for draft in _drafts([one])]
+    return leaves, _native.leaf_hashes(*joined_bytes(leaves)) if None in written else hashes
 
 
 def tree_size(conn: Connection) -> int:
@@ -384,9 +367,65 @@ def tree_size(conn: Connection) -> int:
     return 0 if last is None else int(last) + 1
 
 
-def _frontier(conn: Connection, size: int) -> Frontier:
-    node = _reader(conn, [(0, size)])
-    return Frontier(size, [node(level, index) for level, index in merkle.subtrees(0, size)])
+def _checkpoint(conn: Connection, size: str) -> Checkpoint | None:
+    """The checkpoint of a size, which is written in SQL, with its cosignatures."""
+    rows = quick(
+        conn,
+        "SELECT note, line FROM checkpoints LEFT JOIN cosignatures USING (size) "  # noqa: S608
+        f"WHERE size = {size} ORDER BY witness",
+    )
+    if not rows:
+        return None
+    lines = [Signature.parse(line) for _, line in rows if line is not None]
+    found = Checkpoint.parse(rows[0][0])
+    return found.signed(*lines) if lines else found
+
+
+@dataclass(frozen=True)
+class _Tree:
+    """The log's tree as a transaction has read it, and as it has grown by its hand since."""
+
+    frontier: Frontier
+    roots: dict[int, bytes]
+
+    def root(self, conn: Connection, size: int) -> bytes:
+        """The root at a size; from the stored hashes where it is not known. Raises LogDamaged."""
+        if size not in self.roots:
+            self.roots[size] = tree_root(conn, size)
+        return self.roots[size]
+
+
+_trees: WeakKeyDictionary[Transaction, _Tree] = WeakKeyDictionary()
+
+
+def _tree(conn: Connection) -> _Tree:
+    """The tree as it is now. Raises LogDamaged.
+
+    What this transaction read or wrote before is not read again: nobody else writes meanwhile.
+    """
+    size, transaction = tree_size(conn), conn.get_transaction()
+    known = _trees.pop(transaction, None) if transaction is not None else None
+    if known is not None and known.frontier.size == size:  # else rolled back to a savepoint
+        return known
+    whole = size >> TILE << TILE
+    peaks = merkle.subtrees(0, whole)
+    nodes, tails = tree_hashes(conn, peaks, [(whole, size)] if whole < size else [])
+    tail = tails.get(whole, b"")
+    if any(len(nodes.get(node, b"")) != HASH_BYTES for node in peaks):
+        raise _damaged("a node of its tree is missing")
+    if len(tail) != (size - whole) * HASH_BYTES:
+        raise _damaged("the hash of an entry is missing")
+    frontier = Frontier(whole, [nodes[node] for node in peaks])
+    frontier.extend(from_bytes([tail], HASH_BYTES))
+    return _Tree(frontier, {size: frontier.root()})
+
+
+def _keep(conn: Connection, tree: _Tree) -> None:
+    """Has the transaction remember the tree it has made."""
+    tree.roots[tree.frontier.size] = tree.frontier.root()
+    transaction = conn.get_transaction()
+    if transaction is not None:
+        _trees[transaction] = tree
 
 
 def tree_root(conn: Connection, size: int) -> bytes:
@@ -441,9 +480,15 @@ def _made_of(
     return read
 
 
-def _node_rows(level: int, first: int, nodes: U8) -> dict[str, list[Any]]:
-    indexes = range(first, first + len(nodes))
-    return {"level": [level] * len(nodes), "index": [*indexes], "hash": as_bytes(nodes)}
+def _node_rows(completed: Iterable[tuple[int, int, U8]]) -> dict[str, list[Any]]:
+    """The rows of `log_nodes` for subtrees, as `Frontier.extend` gives them; none if none."""
+    rows: dict[str, list[Any]] = {}
+    for level, first, nodes in completed:
+        if level >= TILE:
+            rows.setdefault("level", []).extend([level] * len(nodes))
+            rows.setdefault("index", []).extend(range(first, first + len(nodes)))
+            rows.setdefault("hash", []).extend(as_bytes(nodes))
+    return rows
 
 
 def _damaged(problem: str) -> LogDamaged:

@@ -62,22 +62,12 @@ class Frontier:
         Returns the subtrees this completes, from the lowest level up, as (level, index of the
         first, uint8 (m, 32)).
         """
-        completed = []
-        level, start, row = 0, self.size, leaves
-        peaks = []  # the new ones, from the lowest level up
+        peaks = np.frombuffer(b"".join(self.peaks), np.uint8).reshape(-1, HASH_BYTES)
+        peaks, completed = _native.grown_tree(self.size, peaks, leaves)
+        joined = peaks.tobytes()
+        self.peaks = [joined[i : i + HASH_BYTES] for i in range(0, len(joined), HASH_BYTES)]
         self.size += len(leaves)
-        while len(row):
-            if start & 1:
-                row = np.vstack([np.frombuffer(self.peaks.pop(), np.uint8), row])
-                start -= 1
-            if len(row) & 1:
-                peaks.append(row[-1].tobytes())
-            row = _native.parent_hashes(row)
-            level, start = level + 1, start >> 1
-            if len(row):
-                completed.append((level, start, row))
-        self.peaks += reversed(peaks)
-        return completed
+        return [(level, first, row) for level, (first, row) in enumerate(completed, 1)]
 
     def root(self) -> bytes:
         return _fold(self.peaks) if self.peaks else EMPTY_ROOT

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
+from functools import cache
 from typing import Any
 
 import psycopg
@@ -62,18 +63,37 @@ def migrating(engine: Engine) -> AbstractContextManager[Connection]:
 
 
 def insert_columns(conn: Connection, table: Table, columns: Mapping[str, list[Any]]) -> None:
-    """Inserts many rows by COPY, given the values of each column."""
-    names = sql.SQL(", ").join(map(sql.Identifier, columns))
-    statement = sql.SQL("COPY {} ({}) FROM STDIN").format(sql.Identifier(table.name), names)
+    """Inserts rows, many of them by COPY, given the values of each column."""
     if not conn.in_transaction():
         conn.begin()  # `_begin` decides whether it may write
-    cursor: Any = conn.connection.cursor()
+    driver: Any = conn.connection.driver_connection
+    rows = [*zip(*columns.values(), strict=True)]
     try:
-        with cursor, cursor.copy(statement) as copy:
-            for row in zip(*columns.values(), strict=True):
+        if len(rows) <= _FEW:
+            statement = _inserting(table.name, tuple(columns), len(rows))
+            driver.execute(statement, [value for row in rows for value in row])
+            return
+        with driver.cursor() as cursor, cursor.copy(_copying(table.name, tuple(columns))) as copy:
+            for row in rows:
                 copy.write_row(row)
     except psycopg.Error as error:
-        raise DBAPIError.instance("COPY", None, error, psycopg.Error, True) from error
+        raise DBAPIError.instance("INSERT", None, error, psycopg.Error, True) from error
+
+
+_FEW = 8  # rows; COPY takes the server three answers, however few there are
+
+
+@cache
+def _inserting(table: str, columns: tuple[str, ...], rows: int) -> str:
+    names = ", ".join(f'"{name}"' for name in columns)
+    row = f"({', '.join(['%s'] * len(columns))})"
+    return f"INSERT INTO {table} ({names}) VALUES {', '.join([row] * rows)}"  # noqa: S608
+
+
+@cache
+def _copying(table: str, columns: tuple[str, ...]) -> str:
+    names = ", ".join(f'"{name}"' for name in columns)
+    return f"COPY {table} ({names}) FROM STDIN"
 
 
 def scrub(engine: Engine, tables: Sequence[str]) -> None:
@@ -179,14 +199,21 @@ def _configure(connection: "psycopg.Connection[Any]", _: object) -> None:
 
 
 def _begin(conn: Connection) -> None:
-    if "concordat_writes" in conn.get_execution_options():
-        # Each statement sees what is committed by then; with the lock, nobody else commits. A
-        # snapshot of the whole transaction would be as old as the wait for the lock.
-        conn.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL READ COMMITTED READ WRITE")
-        schema = "hashtext(coalesce(current_schema(), ''))"
-        conn.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK}, {schema})")
-    else:
-        conn.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    # Past SQLAlchemy, and as one text: one answer to wait for. Two statements cannot be prepared.
+    driver: Any = conn.connection.driver_connection
+    driver.execute(
+        _BEGIN_WRITE if "concordat_writes" in conn.get_execution_options() else _BEGIN_READ,
+        prepare=False,
+    )
+
+
+# Each statement sees what is committed by then; with the lock, nobody else commits. A snapshot of
+# the whole transaction would be as old as the wait for the lock.
+_BEGIN_WRITE = f"""
+SET TRANSACTION ISOLATION LEVEL READ COMMITTED READ WRITE;
+SELECT pg_advisory_xact_lock({_LOCK}, hashtext(coalesce(current_schema(), '')))
+"""
+_BEGIN_READ = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 
 _UNAVAILABLE = (

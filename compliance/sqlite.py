@@ -4,6 +4,7 @@ import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -77,8 +78,7 @@ def migrating(engine: Engine) -> Iterator[Connection]:
 def insert_columns(conn: Connection, table: Table, columns: Mapping[str, list[Any]]) -> None:
     """Inserts many rows, given the values of each column."""
     # Straight to the driver: SQLAlchemy's handling of each value takes thrice as long as SQLite's.
-    names = ", ".join(f'"{name}"' for name in columns)
-    statement = f"INSERT INTO {table.name} ({names}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608
+    statement = _inserting(table.name, tuple(columns))
     if not conn.in_transaction():
         conn.begin()  # `_begin` decides whether it may write
     driver: Any = conn.connection.driver_connection
@@ -86,6 +86,12 @@ def insert_columns(conn: Connection, table: Table, columns: Mapping[str, list[An
         driver.executemany(statement, zip(*columns.values(), strict=True))
     except sqlite3.Error as error:
         raise DBAPIError.instance("INSERT", None, error, sqlite3.Error, True) from error
+
+
+@cache
+def _inserting(table: str, columns: tuple[str, ...]) -> str:
+    names = ", ".join(f'"{name}"' for name in columns)
+    return f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608
 
 
 def scrub(engine: Engine, _: Sequence[str]) -> None:
@@ -131,19 +137,20 @@ def tree_hashes(
     conn: Connection, nodes: Sequence[tuple[int, int]], ranges: Sequence[tuple[int, int]]
 ) -> Iterator[tuple[int, int, object]]:
     """As `store.tree_hashes`: level, index and hash; of leaves, level 0 and the first index."""
-    # Written out: the making of a query would take longer than its answer.
-    queries = [
-        f"SELECT 0, {start:d}, CAST(group_concat(leaf_hash, '') AS BLOB) FROM log_entries "  # noqa: S608
-        f'WHERE "index" BETWEEN {start:d} AND {stop - 1:d}'
-        for start, stop in ranges
-    ]
-    if nodes:
-        # `(level, index) IN (...)` would be answered by reading the whole table.
-        wanted = " OR ".join(f'(level = {level:d} AND "index" = {i:d})' for level, i in nodes)
-        queries.append(f'SELECT level, "index", hash FROM log_nodes WHERE {wanted}')  # noqa: S608
-    if queries:
-        driver: Any = conn.connection.driver_connection
-        yield from driver.execute(" UNION ALL ".join(queries)).fetchall()
+    # The same texts whatever is asked for, which the driver keeps prepared.
+    driver: Any = conn.connection.driver_connection
+    for start, stop in ranges:
+        yield 0, start, driver.execute(_LEAF_HASHES, (start, stop)).fetchone()[0]
+    for level, index in nodes:
+        for (value,) in driver.execute(_NODE, (level, index)).fetchall():
+            yield level, index, value
+
+
+_LEAF_HASHES = """
+SELECT CAST(group_concat(leaf_hash, '') AS BLOB) FROM log_entries
+WHERE "index" >= ? AND "index" < ?
+"""
+_NODE = 'SELECT hash FROM log_nodes WHERE level = ? AND "index" = ?'
 
 
 def mistyped(conn: Connection, table: Table) -> Iterator[tuple[Column[Any], int]]:
@@ -194,9 +201,11 @@ def _begin(conn: Connection) -> None:
     driver: Any = (
         conn.connection.driver_connection
     )  # past SQLAlchemy, which takes ten times as long
-    # The second has no effect within a transaction.
-    driver.execute(f"PRAGMA query_only = {'OFF' if writes else 'ON'}")
-    driver.execute(f"PRAGMA foreign_keys = {'OFF' if migrates else 'ON'}")
+    # Setting one, even to what it is, has SQLite prepare every statement anew. The second cannot
+    # be set within a transaction.
+    for pragma, wanted in (("query_only", not writes), ("foreign_keys", not migrates)):
+        if driver.execute(f"PRAGMA {pragma}").fetchone() != (wanted,):
+            driver.execute(f"PRAGMA {pragma} = {wanted:d}")
     driver.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 

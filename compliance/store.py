@@ -5,7 +5,7 @@ released needs a step in `compliance.migrations`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 from sqlalchemy import (
@@ -96,10 +96,12 @@ def write(engine: Engine) -> Iterator[Connection]:
     What is read inside stays true until the end. An exception rolls everything back. Raises E70x.
     """
     backend = _BACKENDS[engine.dialect.name]
-    with _translated(backend), engine.execution_options(**backend.WRITES).begin() as conn:
-        if _version(conn) != migrations.VERSION:  # by a process that was started after this one
-            raise _too_new()
-        yield conn
+    with _translated(backend), engine.connect() as conn:
+        conn.execution_options(**backend.WRITES)
+        with conn.begin():
+            if _version(conn) != migrations.VERSION:  # by a process that started after this one
+                raise _too_new()
+            yield conn
 
 
 @contextmanager
@@ -119,9 +121,10 @@ def quick(conn: Connection, statement: str) -> list[tuple[Any, ...]]:
 
     For a row or two, SQLAlchemy takes several times as long as the database.
     """
-    with closing(conn.connection.cursor()) as cursor:
-        cursor.execute(statement)
-        return list(cursor.fetchall())
+    if not conn.in_transaction():
+        conn.begin()  # as SQLAlchemy would: the back end says what it may do
+    driver: Any = conn.connection.driver_connection
+    return list(driver.execute(statement).fetchall())
 
 
 def scrub(engine: Engine, tables: Iterable[Table]) -> None:

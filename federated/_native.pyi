@@ -3,12 +3,13 @@
 Arrays are C-contiguous. Points are uint8 (n, 32), little-endian u-coordinates of Curve25519.
 Plaintexts are uint64 (n, L) and ciphertexts uint64 (n, 2L), little-endian limbs, where L = bits/64
 of the modulus n. A batch of byte strings is one joined buffer with n+1 uint64 offsets.
-Every function releases the GIL and uses the thread pool. ValueError means malformed input,
-TypeError an array of another dtype or dimension. A process that has used the pool must not fork.
+Every function releases the GIL and uses the thread pool, unless it says so. ValueError means
+malformed input, TypeError an array of another dtype or dimension. A process that has used the pool
+must not fork.
 """
 
-from collections.abc import Sequence
-from typing import Self, final
+from collections.abc import Mapping, Sequence
+from typing import Any, Self, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ __all__ = [
     "Scalar",
     "SecretKey",
     "derive_labels",
+    "grown_tree",
     "hash_to_curve",
     "hmac_sha256",
     "hmac_sha256_each",
@@ -36,6 +38,7 @@ __all__ = [
     "unseal",
     "unwrap_secrets",
     "wrap_secrets",
+    "written_leaves",
 ]
 
 _U8 = NDArray[np.uint8]
@@ -76,6 +79,13 @@ def parent_hashes(children: _U8) -> _U8:
     An odd last one is left alone.
     """
 
+def grown_tree(size: int, peaks: _U8, leaves: _U8) -> tuple[_U8, list[tuple[int, _U8]]]:
+    """An RFC 6962 tree of a size with more leaves, all by their hashes: uint8 (n, 32).
+
+    peaks: its largest complete subtrees, left to right. Returns them as they are then, and the
+    subtrees that were completed: of each level from 1 up, the index of the first and the hashes.
+    """
+
 def plain_entries(
     data: bytes | _U8,
     offsets: _U64,
@@ -90,6 +100,14 @@ def plain_entries(
     Yes is always true. No is also said of what takes more than a glance: escapes, names that are
     not ASCII, numbers other than integers of at most 15 digits, more than 16 levels. gap: as for
     `leaf_hashes`, in the columns too.
+    """
+
+def written_leaves(objects: Sequence[Mapping[str, Any]]) -> tuple[list[bytes | None], _U8]:
+    """The canonical JSON (RFC 8785) of each object, and its `leaf_hashes`.
+
+    None, and zeros, of one that needs a closer look: with escapes, names that are not ASCII,
+    numbers other than integers of at most 15 digits, deep nesting, or values of other types than
+    JSON's own, such as their subclasses. Keeps the GIL.
     """
 
 # Curve25519

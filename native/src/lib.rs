@@ -22,6 +22,7 @@ mod random;
 mod scalar;
 mod strings;
 mod vault;
+mod written;
 
 use std::sync::Arc;
 
@@ -206,6 +207,19 @@ mod _native {
     }
 
     #[pyfunction]
+    fn grown_tree<'py>(
+        py: Python<'py>,
+        size: u64,
+        peaks: Input2<'py, u8>,
+        leaves: Input2<'py, u8>,
+    ) -> PyResult<(Array2<'py, u8>, Vec<(u64, Array2<'py, u8>)>)> {
+        let (peaks, leaves) = (rows(&peaks)?, rows(&leaves)?);
+        let (peaks, levels) = py.detach(|| merkle::grown(size, peaks, leaves))?;
+        let levels = levels.into_iter().map(|(first, level)| Ok((first, digests(py, level)?)));
+        Ok((digests(py, peaks)?, levels.collect::<PyResult<_>>()?))
+    }
+
+    #[pyfunction]
     #[pyo3(signature = (data, offsets, columns, apart, gap=0))]
     fn plain_entries<'py>(
         py: Python<'py>,
@@ -224,6 +238,21 @@ mod _native {
             .collect::<PyResult<Vec<_>>>()?;
         let plain = py.detach(|| entries::plain(leaves, &columns, apart.as_bytes()))?;
         Ok(PyArray1::from_vec(py, plain))
+    }
+
+    #[pyfunction]
+    fn written_leaves<'py>(
+        py: Python<'py>,
+        objects: Vec<Bound<'py, PyAny>>,
+    ) -> PyResult<(Vec<Option<Bound<'py, PyBytes>>>, Array2<'py, u8>)> {
+        let mut hashes = Vec::with_capacity(objects.len());
+        let mut leaves = Vec::with_capacity(objects.len());
+        for object in &objects {
+            let leaf = written::object(object);
+            hashes.push(leaf.as_deref().map_or([0; 32], merkle::leaf_hash));
+            leaves.push(leaf.map(|leaf| PyBytes::new(py, &leaf)));
+        }
+        Ok((leaves, digests(py, hashes)?))
     }
 
     #[pyfunction]

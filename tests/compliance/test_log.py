@@ -114,6 +114,21 @@ def test_an_entry_is_rolled_back_with_its_transaction(engine):
         assert tree_size(conn) == 0
 
 
+def test_a_transaction_goes_on_from_a_savepoint_it_rolled_back_to(engine):
+    fill(engine, 3)
+    with write(engine) as conn:
+        LOG.append(conn, "test", {}, time=NOW)
+        savepoint = conn.begin_nested()
+        LOG.append_many(conn, [("test", {"n": 1})] * 2, time=NOW)
+        LOG.checkpoint(conn)
+        savepoint.rollback()
+        LOG.append(conn, "test", {"n": 2}, time=NOW)
+        checkpoint = LOG.checkpoint(conn)
+        assert (checkpoint.size, checkpoint.root) == (5, rfc6962.mth(leaves(conn)))
+    with read(engine) as conn:
+        assert verify_log(conn, LOG.verifier).ok
+
+
 def test_no_entry_is_appended_through_a_reader(engine):
     with pytest.raises(DatabaseError), engine.connect() as conn:
         LOG.append(conn, "test", {}, time=NOW)

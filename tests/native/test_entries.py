@@ -1,10 +1,13 @@
-"""Plain entries: whatever the kernel calls plain is what the full check finds it to be."""
+"""Plain entries: what the kernels read or write is what the full check and the library would."""
+
+from enum import IntEnum
 
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from compliance import merkle
 from compliance.batch import joined, joined_bytes, lines
 from compliance.canonical import canonical, parse
 from compliance.errors import NotCanonical
@@ -120,3 +123,72 @@ def test_columns_of_another_length_are_refused():
     data, offsets = np.zeros(4, np.uint8), np.array([0, 0, 4], np.uint64)
     with pytest.raises(ValueError, match="gap"):
         _native.leaf_hashes(data, offsets, 1)
+
+
+@given(BODIES, BODIES)
+@example({"n": 10**15 - 1}, {"n": 1 - 10**15})
+@example({"\U0001f600": 1, "\uffff": 2}, {})
+def test_what_is_written_is_what_the_library_writes(first, second):
+    bodies = [first, second]
+    leaves, hashes = _native.written_leaves(bodies)
+    for body, leaf, digest in zip(bodies, leaves, hashes, strict=True):
+        assert leaf in {None, canonical(body)}
+        assert bytes(digest) == (bytes(32) if leaf is None else merkle.leaf_hash(leaf))
+
+
+def test_the_entries_of_the_program_are_written():
+    bodies = [
+        {"type": "test", "n": 5, "of": ["a", "b"], "text": "王", "by": {"x": None, "y": True}},
+        {
+            "run": "r1",
+            "type": "test",
+            "n": -(10**14),
+            "zero": 0,
+            "empty": {},
+            "none": (),
+            "f": False,
+        },
+        {},
+    ]
+    assert _native.written_leaves(bodies)[0] == [*map(canonical, bodies)]
+
+
+class Level(IntEnum):
+    LOW = 1
+
+
+class Text(str):
+    pass
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"a": 10**15},
+        {"a": -(10**15)},
+        {"a": 10**30},
+        {"a": 1.0},
+        {"a": "\n"},
+        {"a": '"'},
+        {"a": "\\"},
+        {"a": "\ud800"},
+        {"é": 1},
+        {'"': 1},
+        {1: 1},
+        {"a": b"bytes"},
+        {"a": {1, 2}},
+        {"a": Level.LOW},
+        {"a": Text("a")},
+        {Text("a"): 1},
+        {"a": [[[[[[[[[[[[[[[[[0]]]]]]]]]]]]]]]]]},
+        [],
+    ],
+)
+def test_what_is_not_plainly_written(body):
+    assert _native.written_leaves([body])[0] == [None]
+
+
+@pytest.mark.parametrize(("size", "peaks"), [(0, 1), (1, 0), (3, 1), (4, 2)])
+def test_a_tree_of_other_peaks_than_its_size_has_is_refused(size, peaks):
+    with pytest.raises(ValueError, match="peaks for"):
+        _native.grown_tree(size, np.zeros((peaks, 32), np.uint8), np.zeros((1, 32), np.uint8))
