@@ -24,7 +24,7 @@ from parties.errors import JobError, NoReceipt
 from parties.identity import Identity
 from parties.node import CREATED, PAIRED, Node
 
-_HIDDEN = {"type", "time", "nonce"}
+_HIDDEN = {"type", "time", "nonce", "once"}
 _MAX_RECEIPT = 8 << 20
 
 

@@ -274,7 +274,9 @@ def test_every_entry_is_of_a_type_that_is_described(
                 members = parse(entry.leaf).keys() - {"type", "time", "nonce"}
                 needed, perhaps = described[entry.type]
                 assert needed <= members, entry.type
-                assert members <= needed | perhaps | {"by", "signature", "proposal"}, entry.type
+                assert members <= needed | perhaps | {"by", "once", "signature", "proposal"}, (
+                    entry.type
+                )
                 seen.add(entry.type)
     assert seen == described.keys()
 
