@@ -80,22 +80,27 @@ def _finding(language: str, text: str) -> str | None:
     if numbered and (known := error(language, numbered[1])):
         said: str | None = f"{numbered[1]} {known['title']}"
     else:
-        said = _matched(language, problem)
-    return said and f"{_matched(language, where) or where}：{said}"
+        said = _matched(language, "findings", problem)
+    return said and f"{_matched(language, 'findings', where) or where}：{said}"
 
 
-def _matched(language: str, text: str) -> str | None:
+def item(language: str, text: str) -> str:
+    """The name or the value of an item of a register."""
+    return _matched(language, "registers", text) or text
+
+
+def _matched(language: str, catalogue: str, text: str) -> str | None:
     """A text by the template it was made with, what was put into it put in again."""
-    for pattern, translation in _patterns(language):
+    for pattern, translation in _patterns(language, catalogue):
         if match := pattern.fullmatch(text):
             return translation.format(**match.groupdict())
     return None
 
 
 @cache
-def _patterns(language: str) -> list[tuple[re.Pattern[str], str]]:
+def _patterns(language: str, catalogue: str) -> list[tuple[re.Pattern[str], str]]:
     """The one that says the most first."""
-    known = translations(language, "findings").items()
+    known = translations(language, catalogue).items()
     ranked = sorted(known, key=lambda one: -len(_HOLE.sub("", one[0])))
     return [(re.compile(_expression(template), re.DOTALL), said) for template, said in ranked]
 

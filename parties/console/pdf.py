@@ -2,7 +2,6 @@
 
 import io
 import json
-from collections.abc import Mapping
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -14,7 +13,7 @@ from reportlab.pdfbase.pdfmetrics import registerFont
 from reportlab.platypus import Paragraph, SimpleDocTemplate, Spacer, Table, TableStyle
 
 from parties.console import words
-from parties.console.words import translations
+from parties.console.originals import item
 
 # One of the fonts that every reader of PDF has for Chinese; it has Latin letters, too.
 _FONT = "STSong-Light"
@@ -35,7 +34,6 @@ _GRID = TableStyle(
 def register(data: bytes, language: str) -> bytes:
     """A register that was written as JSON: an entry after the other, item by item."""
     said = json.loads(data)
-    names = translations(language, "registers")
 
     def paragraph(text: Any, style: ParagraphStyle = _TEXT) -> Paragraph:
         return Paragraph(escape(str(text)), style)
@@ -47,8 +45,8 @@ def register(data: bytes, language: str) -> bytes:
         parts.append(paragraph(words.say(language, "exports.empty")))
     for entry in said["entries"]:
         (_, first), *items = entry.items()
-        parts += [paragraph(first, _PART), Spacer(1, 2 * mm)]
-        rows = [[*map(paragraph, _said(names, *item))] for item in items]
+        parts += [paragraph(item(language, first), _PART), Spacer(1, 2 * mm)]
+        rows = [[*map(paragraph, _said(language, *one))] for one in items]
         parts.append(Table(rows, colWidths=[62 * mm, 112 * mm], style=_GRID))
     file = io.BytesIO()
     document = SimpleDocTemplate(
@@ -63,11 +61,10 @@ def register(data: bytes, language: str) -> bytes:
     return file.getvalue()
 
 
-def _said(names: Mapping[str, str], name: str, value: Any) -> tuple[str, str]:
+def _said(language: str, name: str, value: Any) -> tuple[str, str]:
     """An item and its value; what is missing is a list of items."""
-    if name == "missing":
-        return names.get(name, name), "; ".join(names.get(one, one) for one in value.split("; "))
-    return names.get(name, name), names.get(str(value), str(value))
+    values = str(value).split("; ") if name == "missing" else [str(value)]
+    return item(language, name), "; ".join(item(language, one) for one in values)
 
 
 def _number(canvas: Any, document: Any) -> None:

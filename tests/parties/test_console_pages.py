@@ -531,6 +531,8 @@ def test_registers_are_files_of_three_kinds(console: Console, kind: str, languag
     assert words.say(language, f"register.{kind}") == read.metadata.title
     text = "".join(page.extract_text() for page in read.pages)
     assert "credit-offer" in text
+    named = {"en": ("offers, version 1", "valid until"), "zh": ("offers 第 1 版", "有效期至")}
+    assert all(name in text for name in named[language])
     for bad in ({"kind": "x", "form": "csv"}, {"kind": kind, "form": "exe"}):
         assert visitor.post("/exports/register", **bad).status_code == 400
 
