@@ -9,7 +9,7 @@ institution, names every file by its SHA-256. What a folder may hold and how it 
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -20,7 +20,8 @@ from typing import Any, BinaryIO
 
 from sqlalchemy import ColumnElement, Connection, Select, func, select
 
-from compliance import lifecycle, offline, receipt, register, succession
+from compliance import lifecycle, offline, people, receipt, register, succession
+from compliance.batch import fetch_in
 from compliance.canonical import canonical, parse, timestamp
 from compliance.errors import EvidenceUnwritable, NotInLog
 from compliance.log import Log, cosignatures, hidden_hashes, log_entries
@@ -246,6 +247,7 @@ def _add_log(source: Source, made: Folder, scope: Scope, runs: Sequence[str]) ->
     asked = conn.execute(select(log_entries.c.index).where(scope.covers())).scalars()
     belonging, gates = belonging_to(source, runs)
     shown = {index for index in {*asked} | belonging if index < size}
+    shown |= users_behind(conn, shown)
     cuts = {head.size for head in heads} | gates
     with made.file(offline.LOG) as file:
         at = 0
@@ -341,6 +343,24 @@ def belonging_to(source: Source, runs: Iterable[str]) -> tuple[set[int], set[int
             shown.add(index)
     steps = succession.entered(conn)
     return shown | {one.index for one in steps if one.party in source.signing}, sizes
+
+
+def users_behind(conn: Connection, shown: Collection[int]) -> set[int]:
+    """The entries before these that tell of the users who have signed them, or signed for those."""
+    entry = log_entries.c
+    query = select(entry.index, entry.leaf).where(entry.type.in_(people.USER_CHANGES))
+    query = query.where(entry.index < max(shown, default=0))
+    changes = {index: parse(leaf) for index, leaf in conn.execute(query)}
+    if not changes:
+        return set()
+    leaves = fetch_in(conn, select(entry.index, entry.leaf), entry.index, sorted(shown))["leaf"]
+    found: set[int] = set()
+    signers = {parse(leaf)["by"] for leaf in leaves if b'"signature":' in leaf}
+    while signers:
+        more = {index for index, said in changes.items() if said["user"] in signers} - found
+        signers = {changes[index]["by"] for index in more if "signature" in changes[index]}
+        found |= more
+    return found
 
 
 def _pieces(start: int, stop: int, cuts: Iterable[int]) -> Iterator[tuple[int, int]]:

@@ -47,6 +47,8 @@ DECLARED = (  # the entries whose documents go with the whole log
 )
 WITHDRAWAL = "application/vnd.concordat.withdrawal-notice+json"
 SUCCESSION = "application/vnd.concordat.succession+json"
+ENTRY = "application/vnd.concordat.entry+json"  # what a user signs of an entry
+USERS = ("user.added", "user.changed", "user.removed")
 ROTATED = ("key.rotated", "peer.rotated")  # the entries that introduce keys: own, and partners'
 KINDS = {"signing": 0, "log": 1, "witness": 4}  # of keys; the number is C2SP's
 LONGEST = 4 << 20  # bytes of a document, or of a line of many
@@ -290,6 +292,11 @@ def utc(seconds: float) -> str:
         return "a time that cannot be"
 
 
+def pae(kind: str, payload: bytes) -> bytes:
+    """What is signed of a payload, by DSSE's pre-authentication encoding."""
+    return b"DSSEv1 %d %s %d " % (len(kind.encode()), kind.encode(), len(payload)) + payload
+
+
 class Envelope(NamedTuple):
     """A DSSE envelope: a payload, and signatures by the SHA-256 of the key that made them."""
 
@@ -313,14 +320,12 @@ class Envelope(NamedTuple):
         """What it says, if all of these keys have signed it."""
         if self.kind != kind:
             raise Wrong(f"is not of the kind {kind}")
-        head = b"DSSEv1 %d %s %d " % (len(kind.encode()), kind.encode(), len(self.payload))
         for key in keys:
             if sha256(key.public) not in self.signatures:
                 raise Wrong(f"lacks the signature of {key.name}")
             try:
-                check_signature(
-                    key.public, self.signatures[sha256(key.public)], head + self.payload
-                )
+                signature = self.signatures[sha256(key.public)]
+                check_signature(key.public, signature, pae(kind, self.payload))
             except Wrong as wrong:
                 raise Wrong(f"is not signed by {key.name}: {wrong}") from None
         said = parse(self.payload)
@@ -375,6 +380,8 @@ class Evidence:
         self.receipts: dict[tuple[str, str], Receipt] = {}  # by run and kind
         self.documents: dict[str, list[Key]] = {}  # signers of notices, to parties and to people
         self.signers: dict[tuple[str, str], Key] = {}  # of agreements, by digest and key's SHA-256
+        self.users: dict[str, tuple[str, bytes]] = {}  # role and key, as the log has told so far
+        self.acts: dict[str, str] = {}  # whose act an entry is, by that user's signature
         self.heads: dict[bytes, Checkpoint] = {}
         self.cosigned: dict[str, tuple[int, str]] = {}
         self.head = Checkpoint("", -1, b"", b"", [])
@@ -678,14 +685,40 @@ class Evidence:
         if not isinstance(kind, str):
             raise Wrong(f"holds no entry at {index}")
         self.shown += 1
+        if "signature" in body or kind in USERS:
+            self.attempt(f"Entry {index}", self.take_act, body)
         if "person" in self.scope or kind.startswith(("run.", "agreement.", "notice.", *ROTATED)):
             self.entries[index] = body
 
+    def take_act(self, body: dict[str, Any]) -> None:
+        """That the user whose act it is has signed it; and who is a user from then on."""
+        name, by, first = str(body.get("user")), body.get("by"), not self.users
+        if body["type"] not in USERS or not first:  # nobody could sign for the first
+            if "signature" not in body or by not in self.users:
+                raise Wrong("is not signed by anybody who is known as a user of then")
+            said = {part: body[part] for part in body if part not in ("nonce", "signature")}
+            message = pae(ENTRY, compact({**said, "log": self.origin}))
+            try:
+                check_signature(self.users[by][1], from_base64(body["signature"]), message)
+            except Wrong as wrong:
+                raise Wrong(f"is not signed by {by}, whose act it should be: {wrong}") from None
+            if body["signature"] in self.acts:
+                raise Wrong(f"bears the signature of {by} under another entry")
+            self.acts[body["signature"]] = by
+            if body["type"] in USERS and self.users[by][0] != "officer":
+                raise Wrong(f"changes users, and {by} was no officer")
+        if body["type"] == "user.removed":
+            del self.users[name]
+        elif body["type"] == "user.changed":
+            self.users[name] = (body["role"], self.users[name][1])
+        elif body["type"] == "user.added":
+            self.users[name] = (body["role"], from_hex(body["key"]))
+
     def follow_proofs(self) -> None:
         """Single entries of the log, each with its C2SP tlog-proof."""
-        for name in self.named("entries"):
-            if name.endswith(".json"):
-                self.attempt(name, self.take_proof, name, int(name[len("entries/") : -5]))
+        names = (name for name in self.named("entries") if name.endswith(".json"))
+        for index, name in sorted((int(name[len("entries/") : -5]), name) for name in names):
+            self.attempt(name, self.take_proof, name, index)
 
     def take_proof(self, name: str, index: int) -> None:
         leaf, proof = self.read(name), self.read(f"entries/{index}.tlog-proof")
@@ -898,7 +931,8 @@ What this cannot show:
   the secret shown there is this person's, the institution says; whoever was erased and came back
   has a new one, and what was before can be shown neither way;
 - whose the keys are: compare them with those the institutions gave you themselves;
-- who acted inside the institution: signatures of its users are not checked here, and the
+- who was allowed to act inside the institution: that its users have signed what they did is
+  checked, by the keys its log names, not who stands behind a key nor what a role may do; and the
   registers and notices are its own statements, held to no more than its signature and its log."""
 
 
@@ -959,6 +993,9 @@ def summary(one: Evidence) -> None:
             )
             + "."
         )
+    if one.acts:
+        names = ", ".join(sorted({*one.acts.values()}))
+        add(f"Entries that users have signed as their acts: {len(one.acts):,} ({names}).")
     done = {run for run, kind in one.receipts if kind == "completion"}
     started = {run for run, kind in one.receipts if kind == "intent"}
     add(

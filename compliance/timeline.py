@@ -103,6 +103,7 @@ def write(source: Source, made: Folder, told: Timeline) -> None:
     places.update(one["entry"] for item in told["runs"] for one in item.get("told", ()))
     places.update(_notices(conn, made, told))
     places |= evidence.belonging_to(source, runs)[0]
+    places |= evidence.users_behind(conn, places)
     heads = source.heads()
     for head in heads:
         made.write(f"checkpoints/{head.size}.note", head.encode())

@@ -8,20 +8,22 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
 
 import pytest
 from institutions import CONSENT, NOW, Institution, Run, person, sign_agreement
+from sqlalchemy import insert
 
-from compliance import erasure, evidence, lifecycle, notice, offline, timeline, witness
-from compliance.canonical import canonical, parse
+from compliance import erasure, evidence, lifecycle, notice, offline, people, timeline, witness
+from compliance.canonical import canonical, parse, timestamp, to_base64
 from compliance.erasure import Files
 from compliance.errors import EvidenceUnwritable, NotInLog, PersonUnknown
 from compliance.evidence import Scope, Source
 from compliance.note import COSIGNATURE, VerifierKey, cosign
 from compliance.notice import Notice
+from compliance.people import Actor
 from compliance.person import Changes
 from compliance.proof import Proof
 from compliance.signing import Envelope, SigningKey
@@ -684,3 +686,125 @@ def test_a_tombstone_of_another_time_is_found(story: Story, tmp_path: Path) -> N
     folder = story.person(tmp_path / "gone", GONE)
     lie(folder, lambda told: told["erased"][0].update(erased_at="2020-01-01T00:00:00Z"))
     assert any("is about another erasure" in line for line in fails(story.seal(folder)))
+
+
+# What users have signed
+
+USERS = {name: SigningKey.generate() for name in ("li", "he", "wang", "audra")}
+
+
+class Staff:
+    """A bank's users and what they did, an hour each: he is removed, and comes back by wang."""
+
+    def __init__(self, folder: Path) -> None:
+        self.bank = Institution.create(folder, "staffed")
+        self.hours = 0
+        self.enter("root", "user.added", user="li", role="officer", key=USERS["li"].public.hex())
+        for name, role in {"he": "officer", "wang": "engineer", "audra": "auditor"}.items():
+            key = USERS[name].public.hex()
+            self.sign("li", "user.added", user=name, role=role, key=key)
+        self.sign("he", "user.changed", user="audra", role="engineer")
+        self.sign("li", "user.removed", user="he")
+        self.sign("audra", "consent.import", new=1)
+
+    def enter(self, by: str, type_: str, **body: object) -> int:
+        """As the institution writes it, whoever it says that it was."""
+        self.hours += 1
+        with write(self.bank.engine) as conn:
+            said = {**body, "by": by}
+            index = self.bank.log.append(conn, type_, said, time=self.now)
+            self.bank.log.checkpoint(conn)
+        return index
+
+    @property
+    def now(self) -> datetime:
+        return NOW + timedelta(hours=self.hours)
+
+    def sign(self, by: str, type_: str, other: SigningKey | None = None, **body: object) -> int:
+        said = {
+            **body,
+            "by": by,
+            "type": type_,
+            "time": timestamp(NOW + timedelta(hours=self.hours + 1)),
+        }
+        message = people.signed_bytes(self.bank.log.origin, said)
+        signature = to_base64((other or USERS[by]).sign(message))
+        return self.enter(by, type_, **body, signature=signature)
+
+    def export(self, path: Path, scope: Scope | None = None) -> Path:
+        bank = self.bank
+        keys = {"staffed": [bank.key.public]}, {"staffed": [bank.log.verifier]}, {}
+        with read(bank.engine) as conn:
+            source = Source(conn, bank.log, "staffed", bank.key, *keys)
+            evidence.export(source, path, scope or Scope(), time=NOW)
+        return path
+
+
+def test_what_users_have_signed_holds(tmp_path: Path) -> None:
+    staff = Staff(tmp_path)
+    said = holds(staff.export(tmp_path / "all"))
+    assert "Entries that users have signed as their acts: 6 (audra, he, li)." in said
+
+
+def test_a_part_of_the_log_shows_the_users_who_signed_it_and_who_added_them(tmp_path: Path) -> None:
+    staff = Staff(tmp_path)
+    staff.sign("wang", "consent.import", new=2)
+    last = NOW + timedelta(hours=7)
+    folder = staff.export(tmp_path / "part", Scope(since=last, until=last + timedelta(hours=1)))
+    said = holds(folder)
+    assert "Entries that users have signed as their acts: 5 (audra, he, li)." in said
+    shown = [json.loads(line) for line in (folder / "log.jsonl").read_bytes().splitlines()]
+    told = [one.get("user") for one in shown if isinstance(one, dict)]
+    assert told == ["li", "he", "audra", "audra", "he", None]  # of wang, nothing
+
+
+@pytest.mark.parametrize(
+    ("forge", "finding"),
+    [
+        (lambda s: s.sign("wang", "consent.import", USERS["li"]), "is not signed by wang"),
+        (lambda s: s.sign("he", "consent.import"), "by anybody who is known as a user"),
+        (lambda s: s.enter("li", "consent.import", signature=to_base64(bytes(64))), "by li"),
+        (lambda s: s.enter("li", "consent.import", signature=5), "what is not Base64"),
+        (lambda s: s.enter("li", "user.removed", user="wang"), "by anybody who is known as a user"),
+        (lambda s: s.sign("wang", "user.removed", user="li"), "wang was no officer"),
+    ],
+)
+def test_what_its_user_has_not_signed_is_found(tmp_path: Path, forge, finding: str) -> None:
+    staff = Staff(tmp_path)
+    index = forge(staff)
+    staff.sign("li", "consent.import", new=3)
+    (found,) = fails(staff.export(tmp_path / "all"))
+    assert found.startswith(f"Entry {index} ")
+    assert finding in found
+
+
+def test_a_copy_of_what_a_user_has_signed_is_found(tmp_path: Path) -> None:
+    staff = Staff(tmp_path)
+    index = staff.sign("wang", "consent.import", new=3)
+    with read(staff.bank.engine) as conn:
+        (entry,) = staff.bank.log.entries(conn, index)
+    said = parse(entry.leaf)
+    with write(staff.bank.engine) as conn:
+        body = {name: said[name] for name in said if name not in {"type", "time", "nonce"}}
+        copy = staff.bank.log.append(conn, said["type"], body, time=staff.now)
+        staff.bank.log.checkpoint(conn)
+    found = fails(staff.export(tmp_path / "all"))
+    assert found == [f"Entry {copy} bears the signature of wang under another entry."]
+
+
+def test_a_person_is_shown_with_the_users_who_entered_what_is_shown(tmp_path: Path) -> None:
+    staff = Staff(tmp_path)
+    bank = staff.bank
+    with write(bank.engine) as conn:
+        li = {"name": "li", "role": "officer", "key": USERS["li"].public}
+        conn.execute(insert(people.users).values(li))
+        acting = people.acting(conn, bank.log, Actor("li", USERS["li"]))
+        Changes(conn, acting, bank.vault, NOW).grant(BUSY, CONSENT)
+        bank.log.checkpoint(conn)
+    keys = {"staffed": [bank.key.public]}, {"staffed": [bank.log.verifier]}, {}
+    with read(bank.engine) as conn, evidence.folder(tmp_path / "busy") as made:
+        source = Source(conn, bank.log, "staffed", bank.key, *keys)
+        told = timeline.of_person(conn, bank.log, bank.vault, BUSY, now=NOW, run=None)
+        timeline.write(source, made, told)
+        made.close(source, {"person": "one"}, NOW)
+    assert "Entries that users have signed as their acts: 1 (li)." in holds(tmp_path / "busy")
