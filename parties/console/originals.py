@@ -172,7 +172,9 @@ _CHOICES = {
 def shown_value(language: str, value: Any, member: str = "") -> str:
     """A term of an agreement, or a figure of a report, on one line."""
     match value:
-        case None | "" | [] | {} | ():
+        case None | "" | [] | ():
+            return "–"
+        case dict() if not value:  # as a pattern, {} is any mapping
             return "–"
         case bool():
             return "✓" if value else "✗"

@@ -89,6 +89,26 @@ def test_an_agreement_is_read_in_words(console: Console) -> None:
     assert page.count(words.say("en", "agreements.signed")) >= 2
 
 
+def test_all_that_an_agreement_says_is_there(console: Console, tmp_path: Path) -> None:
+    """Whatever members it gets: of the reference's, with all that is optional."""
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "agreement.yaml").read_text("utf-8")
+    text = text.replace(
+        "parties: {bank: bank, partner: shop}", "parties: {bank: bank, partner: shop}"
+    )
+    optional = "noise:\n  epsilon: 1\n  delta: 1.0e-9\n  budget: {epsilon: 12, per: month}\n"
+    text = text.replace("release: exact  ", "release: noised ", 1) + optional
+    assert propose(signed_in(console, "wang"), text).status_code == 303
+    page = in_chinese(signed_in(console, "li")).see("/agreements/credit-offers/1")
+    agreement = agreements.find(console.node, "credit-offers").agreement
+    for name in agreement.model_fields_set - {"agreement", "version", "parties", "jobs"}:
+        placed = {"purpose", "valid", "data", "segmentation", "limits"}
+        assert name in placed or words.say("zh", f"term.{name}") in page, name
+    for told in ("ε 1", "分布", "除以 spend_12m", "标签", "repaid"):
+        assert told in page, told
+    (waiting,) = agreements.waiting(console.node, "credit-offers", 1)
+    signed_in(console, "wang").do(f"/approvals/{waiting.id}/refuse", reason="only shown")
+
+
 def test_an_auditor_is_offered_no_act_and_may_do_none(console: Console) -> None:
     visitor = signed_in(console, "audra")
     page = visitor.see("/agreements/offers/1")

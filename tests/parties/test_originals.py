@@ -218,6 +218,24 @@ def test_a_finding_is_said_in_words(finding: str, said: str) -> None:
     assert originals.findings("en", [finding])[0].shown == finding
 
 
+@pytest.mark.parametrize(
+    ("value", "member", "said"),
+    [
+        (None, "", "–"),
+        ({}, "", "–"),
+        ((), "", "–"),
+        ([], "", "–"),
+        (True, "", "✓"),
+        (12345, "", "12,345"),
+        ({"per": "month", "epsilon": "1"}, "", "周期 月, ε 1"),
+        (["mean", "sum"], "statistics", "均值, 合计"),
+        (["mean", "sum"], "features", "mean, sum"),
+    ],
+)
+def test_a_value_is_shown_on_one_line(value: object, member: str, said: str) -> None:
+    assert originals.shown_value("zh", value, member) == said
+
+
 def test_changes_are_said_in_words() -> None:
     text = AGREEMENT.format(version=1, partner_learns="size")
     old = Agreement.from_yaml(text)

@@ -77,6 +77,7 @@ def show(visit: Reading, name: str, version: int) -> Response:
         versions=_versions(node, name),
         learned=_learned(held.agreement, visit.language),
         own=node.config.name,
+        further=_further(held.agreement),
     )
 
 
@@ -120,6 +121,19 @@ def _standing(node: Node, held: Registered) -> str:
         last = lifecycle.standing(conn, held.agreement.agreement).values()
     steps = {notice.step for notice in last}
     return next((step for step in (TERMINATED, SUSPENDED) if step in steps), "")
+
+
+# What the page has a place for; whatever else an agreement says is listed by its name.
+_PLACED = {
+    *("agreement", "version", "parties", "purpose", "legal_basis", "valid", "retention_days"),
+    *("impact_assessment", "credit_reporting", "consent_kinds", "data", "segmentation", "jobs"),
+    *("limits", "witnesses"),
+}
+
+
+def _further(agreement: Agreement) -> dict[str, Any]:
+    said = agreement.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+    return {name: value for name, value in said.items() if name not in _PLACED}
 
 
 def _learned(agreement: Agreement, language: str) -> dict[str, dict[str, Any]]:
