@@ -277,30 +277,40 @@ impl Factor {
     #[inline]
     #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
     pub fn square(&self) -> Product {
-        self.square_plus_twice([splat(0); 5])
+        self.square_plus([0; 5])
     }
 
     #[inline]
     #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
     pub fn square_lifted(&self) -> Lifted {
-        Lifted(self.square_plus_twice(P.map(|limb| splat(LIFT / 2 * limb))))
+        Lifted(self.square_plus(P.map(|limb| LIFT * limb)))
     }
 
-    /// The columns of `times`: the addend and products of different limbs once, then doubled.
+    /// The columns of `times`; products of different limbs count twice. Those of the first four are
+    /// doubled as columns, 1 to 6, and of the top limb, which has bits to spare, the limb is.
+    /// addend: even.
     #[inline]
     #[cfg_attr(not(feature = "emulated-lanes"), target_feature(enable = "avx512dq,avx512ifma"))]
-    fn square_plus_twice(&self, addend: [Lanes; 5]) -> Product {
+    fn square_plus(&self, addend: [u64; 5]) -> Product {
         let a = &self.0;
         let mut columns = [splat(0); 10];
-        columns[..5].copy_from_slice(&addend);
-        for i in 0..5 {
-            for j in i + 1..5 {
+        columns[0] = splat(addend[0]);
+        for k in 1..5 {
+            columns[k] = splat(addend[k] / 2);
+        }
+        for i in 0..4 {
+            for j in i + 1..4 {
                 columns[i + j] = low(columns[i + j], a[i], a[j]);
                 columns[i + j + 1] = high(columns[i + j + 1], a[i], a[j]);
             }
         }
-        for column in &mut columns[..9] {
+        for column in &mut columns[1..7] {
             *column = plus(*column, *column);
+        }
+        let twice = plus(a[4], a[4]);
+        for i in 0..4 {
+            columns[i + 4] = low(columns[i + 4], a[i], twice);
+            columns[i + 5] = high(columns[i + 5], a[i], twice);
         }
         for i in 0..5 {
             columns[2 * i] = low(columns[2 * i], a[i], a[i]);

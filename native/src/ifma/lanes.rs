@@ -69,6 +69,12 @@ mod x86_64 {
 
     #[inline]
     #[target_feature(enable = "avx512dq,avx512ifma")]
+    pub fn xor(a: Lanes, b: Lanes) -> Lanes {
+        _mm512_xor_si512(a, b)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
     pub fn plus(a: Lanes, b: Lanes) -> Lanes {
         _mm512_add_epi64(a, b)
     }
@@ -89,6 +95,13 @@ mod x86_64 {
     #[target_feature(enable = "avx512dq,avx512ifma")]
     pub fn left<const BY: u32>(a: Lanes) -> Lanes {
         _mm512_slli_epi64::<BY>(a)
+    }
+
+    /// To the right.
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
+    pub fn rotate<const BY: i32>(a: Lanes) -> Lanes {
+        _mm512_ror_epi64::<BY>(a)
     }
 
     /// The low 64 bits of the product.
@@ -213,6 +226,10 @@ mod emulated {
         Lanes(from_fn(|i| a.0[i] | b.0[i]))
     }
 
+    pub fn xor(a: Lanes, b: Lanes) -> Lanes {
+        Lanes(from_fn(|i| a.0[i] ^ b.0[i]))
+    }
+
     pub fn plus(a: Lanes, b: Lanes) -> Lanes {
         Lanes(from_fn(|i| a.0[i].wrapping_add(b.0[i])))
     }
@@ -227,6 +244,10 @@ mod emulated {
 
     pub fn left<const BY: u32>(a: Lanes) -> Lanes {
         Lanes(a.0.map(|x| x << BY))
+    }
+
+    pub fn rotate<const BY: i32>(a: Lanes) -> Lanes {
+        Lanes(a.0.map(|x| x.rotate_right(BY as u32)))
     }
 
     pub fn multiply(a: Lanes, b: u64) -> Lanes {

@@ -6,3 +6,4 @@ pub mod hash_to_curve;
 pub mod lanes;
 #[cfg_attr(feature = "emulated-lanes", allow(unused_unsafe))]
 pub mod modulus;
+pub mod sha512;
