@@ -156,7 +156,7 @@ class Decision:
     leaves: U8  # (k, 32), sorted: HMAC(salt, reference)
     root: bytes  # RFC 6962 tree head over the leaves
     checkpoint: Checkpoint
-    settled: tuple[int, int] = (0, 0)  # from and until when time alone changes nothing of it
+    settled: tuple[int, int]  # from and until when time alone changes nothing of it
 
     @property
     def size(self) -> int:
@@ -193,6 +193,7 @@ def decide(
         leaves=leaves,
         root=_native.merkle_root(*joined_rows(leaves)),
         checkpoint=log.checkpoint(conn),
+        settled=_settled(conn, now),
     )
 
 
@@ -207,7 +208,11 @@ def confirm(conn: Connection, decision: Decision, *, now: datetime) -> None:
 
 
 def still(conn: Connection, decision: Decision, *, now: datetime) -> NDArray[np.bool_]:
-    """Who of the people in a decision may still be in the run: bool (k,)."""
+    """Who of the people in a decision may still be in the run: bool (k,).
+
+    Everyone, without a look at them, as long as the log has no entry since that could matter and
+    no consent in the store has begun or ended by time.
+    """
     if _nothing_changed(conn, decision, now):
         return np.ones(len(decision.people), np.bool_)
     known, standing = _standing(conn, decision.subjects, decision.scope, now)
@@ -219,11 +224,9 @@ def still(conn: Connection, decision: Decision, *, now: datetime) -> NDArray[np.
 def narrowed(
     conn: Connection, log: Log, decision: Decision, stays: NDArray[np.bool_], *, now: datetime
 ) -> Decision:
-    """The decision without whom `still` no longer names, as of a new checkpoint, and settled.
+    """The decision without whom `still` no longer names, as of a new checkpoint.
 
-    A settled decision is confirmed without a look at its people, as long as the log has no entry
-    that could matter and no consent in the store begins or ends. In a write transaction, that of
-    `decide` or `still`. Raises NobodyEligible (E401).
+    In a write transaction, that of `decide` or `still`. Raises NobodyEligible (E401).
     """
     if not stays.any():
         raise NobodyEligible({**decision.excluded, "no longer": len(stays)})
@@ -238,12 +241,7 @@ def narrowed(
             leaves=leaves,
             root=_native.merkle_root(*joined_rows(leaves)),
         )
-    instant = _microseconds(now)
-    return replace(
-        decision,
-        checkpoint=log.checkpoint(conn),
-        settled=(instant, _next_change(conn, instant)),
-    )
+    return replace(decision, checkpoint=log.checkpoint(conn), settled=_settled(conn, now))
 
 
 def _nothing_changed(conn: Connection, decision: Decision, now: datetime) -> bool:
@@ -256,12 +254,13 @@ def _nothing_changed(conn: Connection, decision: Decision, now: datetime) -> boo
     return conn.execute(query).first() is None
 
 
-def _next_change(conn: Connection, instant: int) -> int:
-    """When the next of all consents begins or ends by itself."""
+def _settled(conn: Connection, now: datetime) -> tuple[int, int]:
+    """From now until the next of all consents begins or ends by itself."""
+    instant = _microseconds(now)
     columns = (consents.c.granted_at, consents.c.expires_at, consents.c.withdrawn_at)
-    queries = (select(func.min(column)).where(column > instant) for column in columns)
-    found = (conn.execute(query).scalar_one_or_none() for query in queries)
-    return min((int(time) for time in found if time is not None), default=NEVER)
+    ahead = (func.min(case((column > instant, column))) for column in columns)
+    found = conn.execute(select(*ahead)).one()
+    return instant, min((int(time) for time in found if time is not None), default=NEVER)
 
 
 def _microseconds(time: datetime) -> int:

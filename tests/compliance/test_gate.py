@@ -276,6 +276,7 @@ def test_whoever_was_forgotten_and_came_back_stops_the_release(bank):
         conn.execute(delete(consent_leaves).where(consent_leaves.c.consent.in_(held)))
         conn.execute(delete(consents).where(consents.c.subject == forgotten))
         conn.execute(delete(subjects).where(subjects.c.id == forgotten))
+        bank.log.append(conn, "consent.erased", {}, time=NOW)
     with pytest.raises(ConsentChanged, match="for 1 of"):
         released(bank, decision)
     bank.take({"subject": person(2)}, {})
@@ -286,16 +287,16 @@ def test_whoever_was_forgotten_and_came_back_stops_the_release(bank):
 # What stays of a decision
 
 
-def settled(bank, *people):
+def narrowed_to_all(bank, *people):
+    decision = bank.decide(*people)
     with write(bank.engine) as conn:
-        decision = decide(conn, bank.log, bank.vault, list(people), BANK, now=NOW)
         return narrowed(conn, bank.log, decision, np.ones(len(people), bool), now=NOW)
 
 
 def test_a_decision_is_narrowed_to_who_may_still(bank):
     people = [person(number) for number in range(5)]
     bank.take(*({"subject": subject} for subject in people))
-    decision = settled(bank, *people)
+    decision = narrowed_to_all(bank, *people)
     bank.take({"subject": people[2], "withdrawn_at": NOW.isoformat()})
     with write(bank.engine) as conn:
         stays = still(conn, decision, now=NOW)
@@ -313,7 +314,7 @@ def test_a_decision_is_narrowed_to_who_may_still(bank):
 
 def test_a_decision_that_nobody_is_left_of_is_none(bank):
     bank.take({})
-    decision = settled(bank, person(1))
+    decision = narrowed_to_all(bank, person(1))
     with write(bank.engine) as conn, pytest.raises(NobodyEligible, match="no longer: 1"):
         narrowed(conn, bank.log, decision, np.zeros(1, bool), now=NOW)
 
@@ -327,10 +328,11 @@ def looked_at(bank, decision, now):
     return any("FROM subjects" in statement for statement in seen)
 
 
-def test_a_settled_decision_is_looked_at_only_when_something_may_have_changed(bank):
+@pytest.mark.parametrize("of", [Institution.decide, narrowed_to_all])
+def test_a_decision_is_looked_at_only_when_something_may_have_changed(bank, of):
     ends = datetime(2026, 12, 1, tzinfo=UTC)
     bank.take({}, {"subject": person(2), "expires_at": ends.isoformat()})
-    decision = settled(bank, person(1), person(2))
+    decision = of(bank, person(1), person(2))
     assert not looked_at(bank, decision, NOW)
     assert not looked_at(bank, decision, ends - timedelta(microseconds=1))
     assert looked_at(bank, decision, ends)  # a consent of somebody's ends then
@@ -340,11 +342,6 @@ def test_a_settled_decision_is_looked_at_only_when_something_may_have_changed(ba
     with write(bank.engine) as conn:
         bank.log.append(conn, "something.new", {}, time=NOW)
     assert looked_at(bank, decision, NOW)
-
-
-def test_a_decision_of_a_run_is_always_looked_at(bank):
-    bank.take({})
-    assert looked_at(bank, bank.decide(person(1)), NOW)
 
 
 def test_a_table_larger_than_one_query(bank):

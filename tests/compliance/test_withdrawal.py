@@ -101,7 +101,7 @@ def test_a_token_stays_with_its_person_in_any_order(order, count):
 
 def _decision() -> gate.Decision:
     nothing: Any = None
-    return gate.Decision(*[nothing] * 10)
+    return gate.Decision(*[nothing] * 11)
 
 
 def test_a_notice_goes_there_and_back_once(sides):
