@@ -65,6 +65,7 @@ class Succession:
                 and said.keys() == _MEMBERS
                 and all(isinstance(value, str) for value in said.values())
                 and said["kind"] in KINDS
+                and (said["old"], said["new"]) == (old.hex(), new.hex())  # not in capitals, too
                 and len(old) == len(new) == PUBLIC_KEY_BYTES
                 and old != new
                 and envelope.signatures.keys() == {keyid(old), keyid(new)}

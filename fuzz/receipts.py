@@ -1,13 +1,15 @@
-"""DSSE envelopes, and the receipts in them, as a partner shows them."""
+"""DSSE envelopes, and the receipts and successions of keys in them, as a partner shows them."""
 
 import hashlib
 from datetime import UTC, datetime
 from pathlib import Path
 
-from compliance import receipt
+from compliance import receipt, succession
 from compliance.agreement import Agreement, Job
+from compliance.canonical import canonical, parse
 from compliance.receipt import Section
 from compliance.signing import Envelope, SigningKey, keyid
+from compliance.succession import Succession
 from fuzz.documents import AGREEMENT, INSIGHT
 from fuzz.target import Setup, Target
 
@@ -80,8 +82,35 @@ def _statement(_: Path) -> Target:
     return Target(check, [_STATEMENT])
 
 
+_SUCCESSION = Succession.make("shop", "log", _BANK, _SHOP, _NOW)
+
+
+def _succession(_: Path) -> Target:
+    def check(data: bytes) -> None:
+        found = Succession.parse(data)
+        assert found.data == data
+
+    return Target(check, [_SUCCESSION.data])
+
+
+def _succession_payload(_: Path) -> Target:
+    """Any payload that both keys have signed."""
+
+    def check(data: bytes) -> None:
+        envelope = Envelope(succession.PAYLOAD_TYPE, data).sign(_BANK).sign(_SHOP)
+        found = Succession.parse(envelope.to_json())
+        assert {found.old, found.new} == {_BANK.public, _SHOP.public}
+        said = found.entry()
+        assert canonical({name: said[name] for name in said if name != "succession"})
+        assert parse(data)["old"] == said["old"]
+
+    return Target(check, [_SUCCESSION.envelope.payload])
+
+
 TARGETS: dict[str, Setup] = {
     "envelope": _envelope,
     "receipt": _receipt,
     "statement": _statement,
+    "succession": _succession,
+    "succession-payload": _succession_payload,
 }

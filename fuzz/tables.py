@@ -12,7 +12,16 @@ from fuzz.target import Setup, Target
 from parties import consents
 from parties.config import Home
 from parties.node import Node
-from parties.sources import Dataset, Identifier, Table, read_table, scaled, segments
+from parties.sources import (
+    Dataset,
+    Identifier,
+    Table,
+    header,
+    present,
+    read_table,
+    scaled,
+    segments,
+)
 
 _CSV = """phone,age,city,spend
 13912345678,29,north,10.50
@@ -82,6 +91,22 @@ def _parquet_table(folder: Path) -> Target:
     return Target(read, files)
 
 
+def _columns(folder: Path) -> Target:
+    """What columns a raw table has, before anything of it is read."""
+    csv, parquet = folder / "raw.csv", folder / "raw.parquet"
+
+    def read(data: bytes) -> None:
+        path = parquet if data.startswith(b"PAR1") else csv
+        path.write_bytes(data)
+        present(path, None, Identifier(column="phone", kind="phone"))
+        header(path)
+
+    file = io.BytesIO()
+    pq.write_table(pa.table({"phone": ["13912345678"], "Time": ["x"], "": [1]}), file)
+    quoted = b'"a\n""b",,"c, d" ,A1\r\n1,2,3,4\r\n'
+    return Target(read, [_CSV, quoted, file.getvalue()])
+
+
 def _consents(folder: Path) -> Target:
     node = Node.create(Home(folder / "bank"), "bank", "bank", None)
     path = folder / "consents.csv"
@@ -96,5 +121,6 @@ def _consents(folder: Path) -> Target:
 TARGETS: dict[str, Setup] = {
     "table-csv": _csv_table,
     "table-parquet": _parquet_table,
+    "table-columns": _columns,
     "consents": _consents,
 }
