@@ -238,6 +238,22 @@ def every(conn: Connection) -> list[Registered]:
     return [registered(row) for row in conn.execute(query)]
 
 
+def signed_by(conn: Connection, key: str) -> list[tuple[str, int]]:
+    """The agreements under which a key's signature is said to be, by name and version.
+
+    None that both have signed a newer version of. The key is named by its id.
+    """
+    columns = agreements.c.agreement, agreements.c.version, agreements.c.state
+    signature = f'"keyid":"{key}"'.encode()
+    rows = conn.execute(select(*columns, agreements.c.envelope).order_by(*columns[:2])).all()
+    latest = {row.agreement: row.version for row in rows if row.state == SIGNED}
+    return [
+        (row.agreement, row.version)
+        for row in rows
+        if signature in row.envelope and row.version >= latest.get(row.agreement, 0)
+    ]
+
+
 def latest_signed(conn: Connection, name: str, keys: Keys) -> Agreement:
     """The latest version that both parties have signed, its signatures verified.
 

@@ -245,6 +245,20 @@ def find(node: Node, name: str, version: int | None = None) -> Registered:
         return register.find(conn, name, version)
 
 
+def signed_here(node: Node) -> list[tuple[str, int]]:
+    """The agreements that this node has signed with its present key, and that may come to matter.
+
+    By name and version: no terminated ones, and none that a newer one has replaced.
+    """
+    with node.reading() as conn:
+        signed = register.signed_by(conn, node.signing_key.keyid)
+        return [
+            (name, version)
+            for name, version in signed
+            if all(one.step != "terminated" for one in lifecycle.standing(conn, name).values())
+        ]
+
+
 def versions(
     node: Node, name: str, old: int | None, new: int | None
 ) -> tuple[Agreement, Agreement]:
@@ -314,27 +328,26 @@ def read_document(path: Path) -> str:
         raise JobError(f"{path} cannot be read: {reason}.", "Name a YAML file in UTF-8.") from error
 
 
-def _once_it_serves(command: str) -> str:
-    what = f"Give `{command}`" if command else "Give the same command again"
-    return f"{what} once it serves; nothing is lost."
-
-
 def _told_later(command: str) -> str:
     what = f"`{command}`" if command else "the same command again"
     return f"This node tells it by itself while it serves; {what} does so at once."
 
 
 def _offer(node: Node, peer: Identity, held: Registered, *, again: str = "") -> None:
-    """Send our signature; take in the partner's, if it has given one. again: as for `_tell`."""
+    """`offer` at once. again: as for `_tell`. Raises NotDelivered, PeerRefused."""
     try:
         with node.dial(peer) as client:
-            reply = client.offer_agreement(held.envelope.to_json())
+            offer(node, client, peer, held)
     except PeerUnreachable as error:
         raise NotDelivered(
-            f"It is signed here, but {peer.name}'s node did not answer.",
-            _once_it_serves(again),
+            f"It is signed here, but {peer.name}'s node did not answer and has not been told.",
+            _told_later(again),
         ) from error
-    answer = Envelope.from_json(reply)
+
+
+def offer(node: Node, client: PeerClient, peer: Identity, held: Registered) -> None:
+    """Sends our signature; takes in the partner's, if it has given one. Raises E612, E613."""
+    answer = Envelope.from_json(client.offer_agreement(held.envelope.to_json()))
     if keyid(peer.signing_key) in answer.signatures:
         with node.writing() as conn:
             _register(node, node.log).receive(conn, answer, sender=peer.name, time=node.now())

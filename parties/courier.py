@@ -1,8 +1,10 @@
 """What partners have yet to be told is told by the serving node, again and again until it is.
 
 The queue is what the store holds: notices of withdrawals and about agreements that nobody has
-acknowledged. So it outlives a restart; how long to wait before the next try does not, and a node
-that starts tries at once.
+acknowledged, and this node's signatures under agreements. So it outlives a restart; how long to
+wait before the next try does not, and a node that starts tries at once. A partner that has a
+signature already takes it for what it is; whether it has is not stored, so each is told once more
+when a node starts.
 """
 
 import threading
@@ -34,6 +36,7 @@ class Letter:
     name: str
     send: Callable[[PeerClient, Identity], object]
     failed: Callable[[ConcordatError], None]
+    once: bool = False  # whether it is still in the queue when it was delivered
 
 
 @dataclass
@@ -43,6 +46,7 @@ class Courier:
     node: Node
     _tries: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     _due: dict[str, float] = field(default_factory=dict)
+    _told: set[str] = field(default_factory=set)
 
     def run(self, stopped: threading.Event) -> None:
         """Until the node stops."""
@@ -70,6 +74,12 @@ class Courier:
         with node.reading() as conn:
             about_agreements = lifecycle.undelivered(conn, name)
             about_people = withdrawal.undelivered(conn, name)
+        for agreement, version in agreements.signed_here(node):
+            letter = _signature(node, agreement, version)
+            if letter.name not in self._told:
+                with suppress(ConcordatError):  # damaged, as below
+                    held = agreements.find(node, agreement, version)
+                    yield agreements.other_party(node, held.agreement), letter
         for notice in about_agreements:
             with suppress(ConcordatError):  # damaged: `audit verify` says so
                 yield agreements.recipient(node, notice), _about_agreement(node, notice)
@@ -94,6 +104,8 @@ class Courier:
                         else:
                             self._tries.pop(letter.name, None)
                             self._due.pop(letter.name, None)
+                            if letter.once:
+                                self._told.add(letter.name)
                     del left[0]
         except ConcordatError as error:
             for letter in left:
@@ -105,6 +117,17 @@ class Courier:
         self._due[letter.name] = time.monotonic() + seconds
         self.node.logger.info("not delivered, tried again in %d s: %s", seconds, error.message)
         letter.failed(error)
+
+
+def _signature(node: Node, agreement: str, version: int) -> Letter:
+    return Letter(
+        f"signature {agreement} {version} {node.signing_key.keyid}",
+        lambda client, peer: agreements.offer(
+            node, client, peer, agreements.find(node, agreement, version)
+        ),
+        lambda error: None,
+        once=True,
+    )
 
 
 def _about_agreement(node: Node, notice: AgreementNotice) -> Letter:
