@@ -122,7 +122,7 @@ def test_what_a_signing_key_signs_after_its_time_is_found(ready: tuple[Node, Nod
         return verdict.report.findings
 
     assert looked_at(until=1000) == []
-    pinned = "A receipt names a key that is not the party's pinned one."
+    pinned = "E551 A receipt names a key that is not the party's pinned one."
     late = f"key {keyid(old)[:16]} signed it when another had followed it"
     assert looked_at(until=1) == [
         f"agreement offers, version 1: {late}",
