@@ -19,13 +19,12 @@ from sqlalchemy import Connection, func, select
 from compliance import lifecycle, notice, receipt, register
 from compliance.agreement import Agreement
 from compliance.canonical import parse, timestamp
+from compliance.choices import Form, Kind
 from compliance.consent import GRANTED, KINDS, consents, microseconds, terms
 from compliance.notice import Notice
 from compliance.receipt import receipts
 from compliance.signing import Envelope
 
-Kind = Literal["gdpr-30", "pipl-23"]
-Form = Literal["csv", "json"]
 Row = dict[str, Any]
 
 TITLES: dict[Kind, str] = {

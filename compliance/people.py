@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import sha256
 from secrets import token_bytes, token_hex
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol
 
 from sqlalchemy import (
     Column,
@@ -30,6 +30,7 @@ from sqlalchemy import (
 )
 
 from compliance.canonical import canonical, from_base64, parse, timestamp, to_base64
+from compliance.choices import ROLES
 from compliance.errors import (
     InvalidSignature,
     LastOfficer,
@@ -46,9 +47,6 @@ from compliance.errors import (
 from compliance.log import Log
 from compliance.signing import PUBLIC_KEY_BYTES, keyid, pae, verify
 from compliance.store import metadata
-
-Role = Literal["engineer", "officer", "auditor"]
-ROLES: tuple[Role, ...] = get_args(Role)
 
 PAYLOAD_TYPE = "application/vnd.concordat.entry+json"
 MAX_REASON = 256  # characters

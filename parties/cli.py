@@ -8,43 +8,22 @@ import threading
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 import yaml
 from rich.markup import escape
 from rich.table import Table
 
-from compliance.amendment import in_words
+from compliance.choices import Library, Role, Sector
 from compliance.errors import ProposalUnknown
-from compliance.lifecycle import RESUMED, SUSPENDED, TERMINATED, Step
-from compliance.people import Proposal, Role
-from compliance.succession import KINDS
-from federated.risk.stability import shift
-from parties import (
-    admin,
-    agreements,
-    consents,
-    demo,
-    logs,
-    metrics,
-    pairing,
-    people,
-    rotation,
-    scorecards,
-    server,
-    withdrawals,
-    witness_service,
-)
+from parties import logs
 from parties.cli_audit import audit
 from parties.cli_features import feature
 from parties.cli_recipes import recipe
-from parties.config import Home, Sector
-from parties.console import PORT, sealed
+from parties.console import PORT
 from parties.errors import ConfigError
-from parties.node import Node
-from parties.reading import read
-from parties.reports import page
+from parties.later import Later
 from parties.terminal import (
     AsJson,
     CompanyCode,
@@ -59,7 +38,52 @@ from parties.terminal import (
     person_named,
     verb,
 )
-from parties.witness_service import WitnessHome
+
+if TYPE_CHECKING:
+    from compliance import amendment, lifecycle, succession
+    from compliance.people import Proposal
+    from federated.risk import stability
+    from parties import (
+        admin,
+        agreements,
+        consents,
+        demo,
+        metrics,
+        pairing,
+        people,
+        reading,
+        rotation,
+        scorecards,
+        server,
+        withdrawals,
+        witness_service,
+    )
+    from parties.config import Home
+    from parties.console import sealed
+    from parties.node import Node
+    from parties.reports import page
+else:
+    amendment = Later("compliance.amendment")
+    lifecycle = Later("compliance.lifecycle")
+    succession = Later("compliance.succession")
+    stability = Later("federated.risk.stability")
+    admin = Later("parties.admin")
+    agreements = Later("parties.agreements")
+    consents = Later("parties.consents")
+    demo = Later("parties.demo")
+    metrics = Later("parties.metrics")
+    pairing = Later("parties.pairing")
+    people = Later("parties.people")
+    reading = Later("parties.reading")
+    rotation = Later("parties.rotation")
+    scorecards = Later("parties.scorecards")
+    server = Later("parties.server")
+    withdrawals = Later("parties.withdrawals")
+    witness_service = Later("parties.witness_service")
+    Home = Later("parties.config", "Home")
+    sealed = Later("parties.console.sealed")
+    Node = Later("parties.node", "Node")
+    page = Later("parties.reports.page")
 
 app = typer.Typer(
     name="concordat",
@@ -103,7 +127,7 @@ NoticeName = Annotated[str, typer.Option("--notice", help="The notice's name or 
 At = Annotated[str, typer.Option(help="When, ISO 8601 with an offset; by default now.")]
 
 
-def _waits(waiting: Proposal) -> None:
+def _waits(waiting: "Proposal") -> None:
     out.print(f"It waits for another officer as proposal [bold]{waiting.id[:8]}[/]:")
     out.print(f"  concordat proposal approve HOME {waiting.id[:8]} --as NAME --key FILE")
 
@@ -741,27 +765,27 @@ def _the_one(opened: Node, name: str, version: int | None) -> str:
 @act
 def suspend(home: HomePath, agreement_id: AgreementId, reason: Why) -> None:
     """Suspend an agreement at once: no job runs under it. The partner is told."""
-    _declare(home, agreement_id, SUSPENDED, reason)
+    _declare(home, agreement_id, lifecycle.SUSPENDED, reason)
 
 
 @agreement.command()
 @act
 def resume(home: HomePath, agreement_id: AgreementId, reason: Why = "") -> None:
     """Lift this institution's suspension of an agreement. The partner is told."""
-    _declare(home, agreement_id, RESUMED, reason)
+    _declare(home, agreement_id, lifecycle.RESUMED, reason)
 
 
 @agreement.command()
 @act
 def terminate(home: HomePath, agreement_id: AgreementId, reason: Why) -> None:
     """End an agreement for good, in all its versions. The partner is told."""
-    _declare(home, agreement_id, TERMINATED, reason)
+    _declare(home, agreement_id, lifecycle.TERMINATED, reason)
 
 
-def _declare(home: Path, name: str, step: Step, reason: str) -> None:
+def _declare(home: Path, name: str, step: "lifecycle.Step", reason: str) -> None:
     opened = open_node(home)
     done = agreements.declare(opened, name, step, reason)
-    if isinstance(done, Proposal):
+    if not isinstance(done, lifecycle.Notice):
         _waits(done)
         return
     out.print(f"[bold]{name}[/] is {step} by {done.party}; the partner has acknowledged it.")
@@ -778,7 +802,7 @@ def diff(
 ) -> None:
     """What a version of an agreement changes, in words."""
     before, after = agreements.versions(Node.open(Home(home)), agreement_id, old, new)
-    changes = in_words(before, after)
+    changes = amendment.in_words(before, after)
     if as_json:
         print(json.dumps({"from": before.version, "to": after.version, "changes": changes}))
         return
@@ -877,7 +901,7 @@ def report(
     """Make a run's report: charts of its result and who signed for it, one file for a browser."""
     opened = open_node(home)
     found = opened.find_run(run)["id"]
-    read(opened, "report", run=found)
+    reading.read(opened, "report", run=found)
     if output is None:
         path = page.keep(opened, found, language)
     else:
@@ -937,9 +961,7 @@ def cancel_job(
 def import_scorecard(
     table: Annotated[Path, typer.Argument(metavar="TABLE.csv", help="The library's table.")],
     *,
-    library: Annotated[
-        scorecards.Library, typer.Option("--from", help="The library that made it.")
-    ],
+    library: Annotated[Library, typer.Option("--from", help="The library that made it.")],
     name: Annotated[str, typer.Option(help="What the scorecard is to be called.")],
     pdo: Annotated[float, typer.Option(help="Points to double the odds.")],
     base_score: Annotated[float, typer.Option(help="The score at the base odds.")],
@@ -972,7 +994,7 @@ def compare_scores(
     if output is not None:
         scorecards.write_apart(rows, output)
     total = rows[0]["total_psi"]
-    out.print(f"Population stability index {total:.4f}: {shift(total)}.")
+    out.print(f"Population stability index {total:.4f}: {stability.shift(total)}.")
 
 
 WitnessPath = Annotated[Path, typer.Argument(metavar="DIR", help="The witness's folder.")]
@@ -986,7 +1008,7 @@ def make_witness(
     listen: Annotated[str, typer.Option(help="HOST:PORT.")] = "127.0.0.1:8470",
 ) -> None:
     """Make a witness: a folder of its own with a key, and no logs yet."""
-    key = WitnessHome(folder).create(name, listen)
+    key = witness_service.WitnessHome(folder).create(name, listen)
     out.print(f"Made the witness [bold]{escape(name)}[/]. Its key, for `witnesses` in config.yaml:")
     out.print(f"  {escape(str(key))}")
     out.print("Next: let it know the logs, by the keys that `concordat node keys` prints, then")
@@ -1000,7 +1022,7 @@ def add_log(
     key: Annotated[str, typer.Argument(metavar="KEY", help="The log's verifier key, one line.")],
 ) -> None:
     """Cosign a log from now on, also while the witness serves."""
-    known = WitnessHome(folder).add_log(key)
+    known = witness_service.WitnessHome(folder).add_log(key)
     out.print(f"The log [bold]{escape(known.name)}[/] is known.")
 
 
@@ -1008,7 +1030,7 @@ def add_log(
 @verb
 def show_witness(folder: WitnessPath, as_json: AsJson = False) -> None:
     """The witness's key, the logs it knows, and up to where it has cosigned each."""
-    home = WitnessHome(folder)
+    home = witness_service.WitnessHome(folder)
     config, sizes = home.config(), home.cosigned()
     logs_known = {str(key): sizes.get(key.name, 0) for key in home.logs()}
     if as_json:
@@ -1026,7 +1048,7 @@ def show_witness(folder: WitnessPath, as_json: AsJson = False) -> None:
 def serve_witness(folder: WitnessPath) -> None:
     """Answer until Ctrl-C or SIGTERM. Its own log goes to standard error as JSON lines."""
     logs.to_stderr()
-    home = WitnessHome(folder)
+    home = witness_service.WitnessHome(folder)
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
@@ -1192,7 +1214,7 @@ def refuse_proposal(home: HomePath, proposal_id: ProposalId, reason: Why) -> Non
 _DIGITS = {"key", "record", "reference"}
 
 
-def _in_words(one: Proposal) -> str:
+def _in_words(one: "Proposal") -> str:
     """What a proposal is about, on one line."""
     said = {name: value for name, value in one.body.items() if value and name not in _DIGITS}
     said |= {"digest": said["digest"][:16]} if "digest" in said else {}
@@ -1241,7 +1263,7 @@ def rotate_keys(
     The last three are introduced by the old key: in the log, and to every partner.
     """
     opened = Node.open(Home(home))
-    kind = next((kind for kind in KINDS if kind == key), None)
+    kind = next((kind for kind in succession.KINDS if kind == key), None)
     if kind:
         entry = rotation.rotate(opened, kind)
     elif key in {"lookup", "wrapping"}:
@@ -1249,8 +1271,8 @@ def rotate_keys(
     else:
         raise ConfigError(
             f"There is no key {key!r} to rotate so.",
-            f"Name one of lookup, wrapping, {', '.join(KINDS)}; `concordat node renew` is for the "
-            "certificate.",
+            f"Name one of lookup, wrapping, {', '.join(succession.KINDS)}; `concordat node renew` "
+            "is for the certificate.",
         )
     out.print(f"Rotated; entry {entry} of the log. Back up the folder `keys` again.")
     if kind:

@@ -3,14 +3,13 @@
 import json
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
-from compliance.activities import Form, Kind
-from compliance.timeline import in_words
-from parties import audits, evidence
+from compliance.choices import Form, Kind
+from parties.later import Later
 from parties.terminal import (
     AsJson,
     CompanyCode,
@@ -24,6 +23,14 @@ from parties.terminal import (
     out,
     person_named,
 )
+
+if TYPE_CHECKING:
+    from compliance import timeline
+    from parties import audits, evidence
+else:
+    timeline = Later("compliance.timeline")
+    audits = Later("parties.audits")
+    evidence = Later("parties.evidence")
 
 TIMES = ["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M%z"]  # with an offset, such as +08:00 or Z
 
@@ -136,7 +143,7 @@ def show_person(
     if as_json:
         print(json.dumps(told))
         return
-    for line in in_words(told):
+    for line in timeline.in_words(told):
         out.print(escape(line))
     if output is not None:
         out.print(f"The proofs are in {escape(str(output))}. To verify them:")

@@ -2,13 +2,19 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
-from parties import catalogue, features
+from parties.later import Later
 from parties.terminal import AsJson, HomePath, open_node, out, verb
+
+if TYPE_CHECKING:
+    from parties import catalogue, features
+else:
+    catalogue = Later("parties.catalogue")
+    features = Later("parties.features")
 
 feature = typer.Typer(
     help="Features made of raw tables, by the catalogue of the sectors.", no_args_is_help=True

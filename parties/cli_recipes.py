@@ -2,18 +2,26 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from compliance.agreement import Agreement
-from parties.agreements import read_document
 from parties.errors import JobError
 from parties.files import write_private
-from parties.recipes import figures, library
+from parties.later import Later
 from parties.terminal import AsJson, out, verb
+
+if TYPE_CHECKING:
+    from compliance.agreement import Agreement
+    from parties import agreements
+    from parties.recipes import figures, library
+else:
+    Agreement = Later("compliance.agreement", "Agreement")
+    agreements = Later("parties.agreements")
+    figures = Later("parties.recipes.figures")
+    library = Later("parties.recipes.library")
 
 recipe = typer.Typer(
     help="Agreements and jobs by what they are good for, and the figures they give.",
@@ -63,7 +71,7 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """The figures that a recipe's job was run for, of its result."""
-    signed = Agreement.from_yaml(read_document(agreement))
+    signed = Agreement.from_yaml(agreements.read_document(agreement))
     try:
         rows = figures.report(name, signed, result.read_bytes())
         if output is not None:

@@ -3,19 +3,19 @@
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from compliance import document
 from compliance.activities import Stated
+from compliance.choices import Sector
 from compliance.errors import MalformedNote
 from compliance.note import COSIGNATURE, ED25519, VerifierKey
 from parties.errors import ConfigError, HomeExists, HomeUnusable, NoHome
 from parties.identity import NAME
 from parties.sources import Dataset, Region
 
-Sector = Literal["bank", "ecommerce", "telecom", "insurance", "other"]
 _MEND = "Mend the file; docs/reference/config.yaml is a complete example."
 _MAX_THREADS = 512  # each has a stack; more only get in each other's way
 

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from compliance import activities, evidence, succession, timeline
-from compliance.activities import Form, Kind
+from compliance.choices import Form, Kind
 from compliance.errors import EvidenceUnwritable
 from compliance.evidence import Scope, Source
 from compliance.note import VerifierKey

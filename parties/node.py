@@ -32,6 +32,7 @@ from compliance import (  # noqa: F401 (their tables)
     withdrawal,
     witness,
 )
+from compliance.choices import Sector
 from compliance.log import Log, tree_size
 from compliance.note import COSIGNATURE, VerifierKey
 from compliance.signing import SigningKey
@@ -42,7 +43,7 @@ from federated import _native
 from federated._native import SecretKey
 from federated.paillier import keys
 from parties import peers, periods, results, runs, tables
-from parties.config import Home, Sector
+from parties.config import Home
 from parties.errors import (
     Busy,
     ConfigError,

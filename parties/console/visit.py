@@ -14,8 +14,9 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from compliance import people
+from compliance.choices import Role
 from compliance.errors import NotAllowed, UserUnknown, WrongUserKey
-from compliance.people import Role, User
+from compliance.people import User
 from parties.console import originals, words
 from parties.console.sessions import Attempts, Clock, Session, Sessions
 from parties.errors import FormRefused, FormUnfit

@@ -7,7 +7,7 @@ from typing import get_args
 from fastapi import APIRouter
 from fastapi.responses import Response
 
-from compliance.activities import Form, Kind
+from compliance.choices import Form, Kind
 from parties import evidence
 from parties.console import pdf
 from parties.console.files import zipped
