@@ -97,7 +97,8 @@ class Slot:
 class Known:
     """A period as it stands. people: uint8 (n, 16), with the segment of each, int64 (n,).
 
-    counts: of the segments that were released. own: uint8 (m, 16), the partner's own people.
+    counts: of the segments that were released. own: uint8 (m, 16), the partner's own people, once
+    something was.
     """
 
     terms: bytes
@@ -146,13 +147,14 @@ def compared(known: Known, sizes: I64, people: U8, minimum: int) -> I64:
 
     people: uint8 (n, 16), group after group. Raises SegmentationChanged (E314) where somebody is
     new or elsewhere, TooFewDiffer (E313) where a group that was released has lost few people.
+
+    Nor may a whole group be new: under another scalar of the bank's everybody would seem to be.
     """
     segment = known.find(people)
     new = int(np.count_nonzero(segment < 0))
     if new:
-        raise changed(f"{new:,} people are in it who were not in the period's first release")
-    starts = np.cumsum(sizes) - sizes
-    groups: I64 = segment[starts]
+        raise changed(f"{new:,} people are in it who were not in the period's first run")
+    groups: I64 = segment[np.cumsum(sizes) - sizes]
     if (segment != np.repeat(groups, sizes)).any() or len(np.unique(groups)) < len(groups):
         raise changed("people who were in one segment are in two, or the other way round")
     released = np.array([int(one) in known.counts for one in groups])
@@ -191,7 +193,7 @@ def find(conn: Connection, slot: Slot) -> Known | None:
     rows = conn.execute(query.order_by(held.segment)).all()
     parts = {segment: _rows(people) for segment, people, _ in rows}
     own = parts.pop(OWN_ROWS, None)
-    counts = {segment: _counts(text) for segment, _, text in rows if segment != OWN_ROWS}
+    counts = {segment: _counts(text) for segment, _, text in rows if segment >= 0}
     return Known(
         terms=row["terms"],
         root=row["root"],
@@ -232,13 +234,24 @@ def fix(
             "people": len(people),
         }
         log.append(conn, _FIXED, body, time=now)
+    begin(conn, slot, terms, root, {one: people[rows] for one, rows in by_segment(segment)})
+    return Known(terms, root, False, people, segment, {})
+
+
+def begin(
+    conn: Connection, slot: Slot, terms: bytes, root: bytes, segments: Mapping[int, U8]
+) -> None:
+    """Keep who is in which segment; instead of what there was, of which nothing was released.
+
+    segments: uint8 (n, 16) each. The partner does so with what it is sent, before it answers: what
+    the bank's node then keeps home may be sent later.
+    """
     forget(conn, [slot])
     number = next_id(conn, periods)
     row = {"terms": terms, "root": root, "released": 0}
     conn.execute(insert(periods).values(id=number, **vars(slot), **row))
-    for one, rows in by_segment(segment):
-        _put(conn, number, one, people[rows], {})
-    return Known(terms, root, False, people, segment, {})
+    for segment, people in segments.items():
+        _put(conn, number, segment, people, {})
 
 
 def segmentation_root(people: U8, segment: I64) -> bytes:
@@ -252,14 +265,12 @@ def segmentation_root(people: U8, segment: I64) -> bytes:
 
 @dataclass
 class Release:
-    """What a run is about to release. segments: those whose people are kept, as they are now.
+    """What a run is about to release. segments: who is in those that were sent.
 
-    counts: of those that are released, by segment; the others' people stay as they were known.
-    own: who of the partner's own people is in it.
+    counts: of those that are released; the others' people stay as they were known. own: who of the
+    partner's own people is in it.
     """
 
-    terms: bytes
-    root: bytes
     segments: dict[int, U8] = field(default_factory=dict)
     counts: dict[int, Counts] = field(default_factory=dict)
     own: U8 | None = None
@@ -271,18 +282,11 @@ def record(conn: Connection, slot: Slot, released: Release) -> None:
     What is recorded counts as released whatever becomes of the run: nobody can tell afterwards how
     much of the answer arrived.
     """
-    if not released.counts:
-        return
     number = conn.execute(select(periods.c.id).where(*_in(slot))).scalar_one_or_none()
     known = find(conn, slot)
-    if number is None or known is None:
-        number = next_id(conn, periods)
-        row = {"terms": released.terms, "root": released.root, "released": 1}
-        conn.execute(insert(periods).values(id=number, **vars(slot), **row))
-        for segment, people in released.segments.items():
-            _put(conn, number, segment, people, released.counts.get(segment, {}))
-        if released.own is not None:
-            _put(conn, number, OWN_ROWS, released.own, {})
+    if (
+        not released.counts or number is None or known is None
+    ):  # or it is over by now, and forgotten
         return
     conn.execute(update(periods).where(periods.c.id == number).values(released=1))
     sizes = known.sizes.tolist()
@@ -293,7 +297,11 @@ def record(conn: Connection, slot: Slot, released: Release) -> None:
             for feature in earlier | counts
         }
         _change(conn, number, segment, people if len(people) < sizes[segment] else None, more)
-    if released.own is not None and known.own is not None and len(released.own) < len(known.own):
+    if released.own is None:
+        return
+    if known.own is None:
+        _put(conn, number, OWN_ROWS, released.own, {})
+    elif len(released.own) < len(known.own):
         _change(conn, number, OWN_ROWS, released.own, {})
 
 

@@ -83,7 +83,8 @@ jobs:
     key_bits: 2048
     exponents: full
     populations: {{axis: age, expected: "30-44", actual: "45-64"}}
-{by_name}limits: {{runs_per_day: 50}}
+{by_name}period: {{per: month, cells: 2000}}
+limits: {{runs_per_day: 50}}
 """
 
 BY_NAME = """\

@@ -57,7 +57,8 @@ class _Side:
         self.waiting = 0
         self._known: Known | None = None
         self._minimum: int = getattr(agreement.jobs, job.job).minimum_group
-        self._release = Release(differencing.dividing(agreement, job), b"")
+        self._terms = differencing.dividing(agreement, job)
+        self._release = Release()
         self._released = 0  # segments
 
     def record(self, conn: Connection, now: datetime) -> None:
@@ -102,7 +103,7 @@ class BankSide(_Side):
         segment: int64 (n,), in which they would be now, -1 for none. In a write transaction. Raises
         SegmentationChanged (E314).
         """
-        node, terms = self._node, self._release.terms
+        node, terms = self._node, self._terms
         self._known = differencing.find(conn, self.slot)
         people = self._pseudonyms(ids)
         stays = np.ones(len(people), np.bool_)
@@ -126,7 +127,7 @@ class BankSide(_Side):
             self.waiting = int((~stays).sum())
             segment = found[stays]
             self._stay_home(self._known, segment)
-        self.root = self._release.root = self._known.root
+        self.root = self._known.root
         self._people, self._segment = people[stays], segment
         return stays, segment
 
@@ -174,7 +175,12 @@ class BankSide(_Side):
 
 
 class PartnerSide(_Side):
-    """What the bank sends, and what it would be told, held against what was released."""
+    """What the bank sends, and what it would be told, held against what was released.
+
+    held: how many segments were held back.
+    """
+
+    held = 0
 
     def admit(self, conn: Connection, ids: Ids) -> Bool:
         """Which of the partner's own people may be in the run: bool (n,)."""
@@ -189,11 +195,14 @@ class PartnerSide(_Side):
 
     def check_root(self, root: bytes) -> None:
         """Raises SegmentationChanged (E314) unless it is that of the period's first release."""
-        if self._known is not None and self._known.root != root:
-            raise differencing.changed("its root is another one")
-        if self._known is not None and self._known.terms != self._release.terms:
-            raise differencing.changed("the agreement divides customers in another way by now")
-        self.root = self._release.root = root
+        known = self._known
+        if known is not None and (known.root, known.terms) != (root, self._terms):
+            if known.released and known.terms != self._terms:
+                raise differencing.changed("the agreement divides customers in another way by now")
+            if known.released:
+                raise differencing.changed("its root is another one")
+            self._known = None  # nothing rests on it
+        self.root = root
 
     def sent(self, sizes: I64, pseudonyms: U8, /) -> None:
         self._groups = np.arange(len(sizes))
@@ -202,6 +211,9 @@ class PartnerSide(_Side):
         ends = np.cumsum(sizes)
         for group, start, end in zip(self._groups.tolist(), ends - sizes, ends, strict=True):
             self._release.segments[group] = pseudonyms[start:end]
+        if self._known is None:
+            with self._node.writing() as conn:
+                differencing.begin(conn, self.slot, self._terms, self.root, self._release.segments)
 
     def counted(self, counts: I64, reached: Bool, /) -> Bool:
         earlier = self._known.counts if self._known else {}
@@ -219,7 +231,7 @@ class PartnerSide(_Side):
                 self._release.counts[group] = told
         if self._job.job != "insight" and held.any():
             self._release.counts.clear()
-        self._released = len(self._release.counts)
+        self._released, self.held = len(self._release.counts), int(held.sum())
         return held
 
 

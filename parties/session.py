@@ -551,6 +551,8 @@ class Session:
             period=self.period,
         )
         outcome = jobs.bank(job) if self.role == "bank" else jobs.partner(job)
+        if isinstance(self.period, periods.PartnerSide) and self.period.held:
+            self.report["held_back"] = self.period.held
         self._complete(intent, outcome, theirs.code_version)
 
     def _period(self, started: datetime) -> periods.BankSide | periods.PartnerSide | None:

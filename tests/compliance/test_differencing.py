@@ -97,6 +97,13 @@ def test_people_elsewhere(groups):
 def test_new_people():
     with pytest.raises(SegmentationChanged, match="2 people are in it who were not"):
         compare(known(range(20)), range(22))
+    with pytest.raises(SegmentationChanged, match="1 people are in it who were not"):
+        compare(known(range(20)), [99, *range(20)])
+
+
+def test_a_whole_segment_of_new_people():
+    with pytest.raises(SegmentationChanged, match="30 people are in it who were not"):
+        compare(known(range(20), range(20, 40)), range(50, 80), range(20, 40))
 
 
 # What is counted
@@ -153,7 +160,11 @@ def log():
 
 def released(segment: np.ndarray, **counts: int) -> Release:
     told = {ROWS: [len(segment)]} | {name: [count] for name, count in counts.items()}
-    return Release(b"t" * 32, b"r" * 32, {0: segment}, {0: told})
+    return Release({0: segment}, {0: told})
+
+
+def begin(conn, slot: Slot, *segments: np.ndarray) -> None:
+    differencing.begin(conn, slot, b"t" * 32, b"r" * 32, dict(enumerate(segments)))
 
 
 def test_a_segmentation_is_logged_once_and_can_be_fixed_anew_until_a_release(store, log):
@@ -193,11 +204,11 @@ def test_the_order_of_people_does_not_change_the_root():
 
 def test_what_is_released_is_kept_and_only_shrinks(store):
     first = released(people(*range(30)), spend=20)
-    first.segments[1] = people(*range(30, 45))  # sent, and not released
     first.own = people(*range(100))
     then = released(people(*range(12)), orders=11)
     then.own = people(*range(90))
     with write(store) as conn:
+        begin(conn, SLOT, people(*range(30)), people(*range(30, 45)))
         differencing.record(conn, SLOT, first)
         differencing.record(conn, SLOT, then)
     with read(store) as conn:
@@ -217,7 +228,7 @@ def test_what_is_over_is_forgotten(store):
     ]
     with write(store) as conn:
         for slot in slots:
-            differencing.record(conn, slot, released(people(*range(20))))
+            begin(conn, slot, people(*range(20)))
         ended = differencing.over(conn, datetime(2026, 11, 24, tzinfo=UTC))
         assert {slot.period for slot in ended} == {"2025", "2026-10", "2026-11-23"}
         differencing.forget(conn, ended)
@@ -226,9 +237,18 @@ def test_what_is_over_is_forgotten(store):
         assert differencing.find(conn, slots[0]) is None
 
 
-def test_nothing_released_is_nothing_kept(store):
+def test_nothing_released_is_nothing_fixed(store):
     with write(store) as conn:
-        differencing.record(conn, SLOT, Release(b"t" * 32, b"r" * 32, {0: people(1)}))
+        begin(conn, SLOT, people(1, 2))
+        differencing.record(conn, SLOT, Release({0: people(1)}))
+        found = differencing.find(conn, SLOT)
+        assert found is not None
+        assert (found.released, found.sizes.tolist()) == (False, [2])
+
+
+def test_what_is_forgotten_meanwhile_is_over(store):
+    with write(store) as conn:
+        differencing.record(conn, SLOT, released(people(1)))
         assert differencing.find(conn, SLOT) is None
 
 
@@ -237,7 +257,7 @@ def test_nothing_released_is_nothing_kept(store):
 )
 def test_what_was_changed_behind_its_back(store, values):
     with write(store) as conn:
-        differencing.record(conn, SLOT, released(people(*range(20))))
+        begin(conn, SLOT, people(*range(20)))
         conn.execute(differencing.period_segments.update().values(**values))
         with pytest.raises(StoreDamaged):
             differencing.find(conn, SLOT)

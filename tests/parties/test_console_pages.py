@@ -330,6 +330,31 @@ def test_a_run_without_a_receipt_is_shown_too(console: Console, nodes: tuple[Nod
     assert in_page(MARKUP, page)
 
 
+def test_a_run_says_what_was_held_back_and_who_waits(
+    console: Console, nodes: tuple[Node, Node]
+) -> None:
+    bank, _ = nodes
+    told = {
+        "gate": {"eligible": 115, "excluded": {}, "waiting": 3},
+        "warnings": [{"code": "E313", "message": "Held back: 1.", "next_step": "Wait."}],
+        "held_back": 2,
+    }
+    with bank.writing() as conn:
+        runs.record_start(
+            conn, "cd" * 16, job="overlap", agreement="offers", role="bank", peer="shop",
+            now=bank.now(),
+        )  # fmt: skip
+        runs.record_end(conn, "cd" * 16, runs.FAILED, told, bank.now())
+    page = signed_in(console, "wang").see(f"/runs/{'cd' * 16}")
+    for text in (
+        words.say("en", "runs.waiting", n=3),
+        words.say("en", "runs.in_spite"),
+        words.say("en", "runs.held_back", n=2),
+        "Held back: 1.",
+    ):
+        assert in_page(text, page)
+
+
 # Verification
 
 

@@ -246,7 +246,7 @@ def test_new_pseudonyms(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
     with deviating(monkeypatch) as changed:
         changed.setattr(periods.BankSide, "scalar", property(lambda self: Scalar.random()))
         error = refused(nodes)
-    assert "who were not in the period's first release" in error.message
+    assert "who were not in the period's first run" in error.message
 
 
 def test_before_and_after_a_withdrawal_from_the_shop(nodes: Nodes) -> None:
@@ -396,6 +396,28 @@ def test_a_run_that_fails_after_the_release_counts_as_released(nodes: Nodes) -> 
     watch.ended()
     leave_shop(nodes, [YOUNG[3]])
     assert run(bank, "insight")["result"]["held_back"] == ["-39"]
+
+
+def test_a_segment_that_the_shop_has_not_kept_yet_comes_later(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bank had released, the shop had not; so the bank held back what the shop did not know."""
+    bank, _ = nodes
+    with monkeypatch.context() as changed:
+        record = periods.PartnerSide.record
+
+        def fail(self: Any, *args: Any) -> None:
+            if isinstance(self, periods.PartnerSide):
+                raise HomeUnusable("The disk is full.", "")
+            record(self, *args)
+
+        changed.setattr(periods._Side, "record", fail)
+        with pytest.raises(ConcordatError):
+            run(bank, "insight")
+    leave_bank(nodes, YOUNG[:1])
+    assert run(bank, "insight")["result"]["held_back"] == ["-39"]
+    leave_bank(nodes, YOUNG[1:13])
+    assert counts(run(bank, "insight")) == {"-39": 15, "40-": 27}
 
 
 def test_pseudonyms_outlive_a_restart(nodes: Nodes) -> None:
