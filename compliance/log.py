@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from itertools import count
 from types import NoneType
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -161,15 +160,7 @@ class Log:
         runs = [body.get("run") for body in bodies]
         if not {*map(type, runs)} <= {str, NoneType}:
             raise ValueError("a run is named by text")
-        width = 2 * NONCE_BYTES
-        nonces = secrets.token_hex(NONCE_BYTES * len(entries))
-        members = [
-            {**body, "type": kind, "time": at, "nonce": nonces[first : first + width]}
-            for first, kind, body in zip(count(step=width), kinds, bodies, strict=False)
-        ]
-        if sum(map(len, members)) != sum(map(len, bodies)) + 3 * len(bodies):
-            raise ValueError("a body may not hold type, time or nonce")
-        leaves, hashes = _leaves(members)
+        leaves, hashes = _leaves(kinds, bodies, at)
         completed = frontier.extend(hashes)
         rows: dict[str, list[Any]] = {
             "index": list(range(start, frontier.size)),
@@ -348,17 +339,26 @@ def subtree_hashes(conn: Connection, root: bytes, start: int, stop: int) -> U8:
     return _native.leaf_hashes(*joined_bytes(leaves))
 
 
-def _leaves(objects: Sequence[Mapping[str, Any]]) -> tuple[list[bytes], U8]:
-    """The canonical JSON of each object, and its hash as a leaf. Raises as `canonical`.
+def _leaves(
+    kinds: Sequence[str], bodies: Sequence[Mapping[str, Any]], time: str
+) -> tuple[list[bytes], U8]:
+    """The canonical JSON of entries, and its hashes as leaves. Raises as `canonical`.
 
     Most are written by a kernel, in a fraction of the time.
     """
-    written, hashes = _native.written_leaves(objects)
-    leaves = [
-        canonical(value) if leaf is None or len(leaf) > MAX_BYTES else leaf
-        for leaf, value in zip(written, objects, strict=True)
-    ]
-    return leaves, _native.leaf_hashes(*joined_bytes(leaves)) if None in written else hashes
+    width = 2 * NONCE_BYTES
+    nonces = secrets.token_hex(NONCE_BYTES * len(bodies))
+    written, hashes = _native.written_entries(bodies, kinds, time, nonces)
+    plain = [leaf for leaf in written if leaf is not None and len(leaf) <= MAX_BYTES]
+    if len(plain) == len(bodies):
+        return plain, hashes
+    leaves = []
+    for i, (kind, body) in enumerate(zip(kinds, bodies, strict=True)):
+        if not body.keys().isdisjoint({"type", "time", "nonce"}):
+            raise ValueError("a body may not hold type, time or nonce")
+        nonce = nonces[i * width : (i + 1) * width]
+        leaves.append(canonical({**body, "type": kind, "time": time, "nonce": nonce}))
+    return leaves, _native.leaf_hashes(*joined_bytes(leaves))
 
 
 def tree_size(conn: Connection) -> int:

@@ -38,7 +38,7 @@ __all__ = [
     "unseal",
     "unwrap_secrets",
     "wrap_secrets",
-    "written_leaves",
+    "written_entries",
 ]
 
 _U8 = NDArray[np.uint8]
@@ -102,10 +102,13 @@ def plain_entries(
     `leaf_hashes`, in the columns too.
     """
 
-def written_leaves(objects: Sequence[Mapping[str, Any]]) -> tuple[list[bytes | None], _U8]:
-    """The canonical JSON (RFC 8785) of each object, and its `leaf_hashes`.
+def written_entries(
+    bodies: Sequence[Mapping[str, Any]], kinds: Sequence[str], time: str, nonces: str
+) -> tuple[list[bytes | None], _U8]:
+    """The canonical JSON (RFC 8785) of entries of a log, and its `leaf_hashes`.
 
-    None, and zeros, of one that needs a closer look: with escapes, names that are not ASCII,
+    Each is a body with `type`, `time` and `nonce`, an equal part of nonces, added. None, and zeros,
+    of one that needs a closer look: whose body holds these, has escapes, names that are not ASCII,
     numbers other than integers of at most 15 digits, deep nesting, or values of other types than
     JSON's own, such as their subclasses. Keeps the GIL.
     """

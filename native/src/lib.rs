@@ -241,14 +241,23 @@ mod _native {
     }
 
     #[pyfunction]
-    fn written_leaves<'py>(
+    fn written_entries<'py>(
         py: Python<'py>,
-        objects: Vec<Bound<'py, PyAny>>,
+        bodies: Vec<Bound<'py, PyAny>>,
+        kinds: Vec<PyBackedStr>,
+        time: &str,
+        nonces: &str,
     ) -> PyResult<(Vec<Option<Bound<'py, PyBytes>>>, Array2<'py, u8>)> {
-        let mut hashes = Vec::with_capacity(objects.len());
-        let mut leaves = Vec::with_capacity(objects.len());
-        for object in &objects {
-            let leaf = written::object(object);
+        let width = nonces.len() / bodies.len().max(1);
+        if kinds.len() != bodies.len() || nonces.len() != width * bodies.len() || !nonces.is_ascii()
+        {
+            return Err(PyValueError::new_err("an entry has one kind and one nonce"));
+        }
+        let mut hashes = Vec::with_capacity(bodies.len());
+        let mut leaves = Vec::with_capacity(bodies.len());
+        for (i, (body, kind)) in bodies.iter().zip(&kinds).enumerate() {
+            let nonce = &nonces[i * width..(i + 1) * width];
+            let leaf = written::entry(body, &written::Added { kind, time, nonce });
             hashes.push(leaf.as_deref().map_or([0; 32], merkle::leaf_hash));
             leaves.push(leaf.map(|leaf| PyBytes::new(py, &leaf)));
         }

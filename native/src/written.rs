@@ -1,4 +1,4 @@
-//! Canonical JSON (RFC 8785) of plain Python objects.
+//! Entries of the log, written from plain Python objects as canonical JSON (RFC 8785).
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyInt, PyList, PyString, PyTuple};
@@ -9,11 +9,20 @@ const DEPTH: usize = 16;
 /// Integers of at most 15 digits, which a double holds exactly.
 const LIMIT: i64 = 1_000_000_000_000_000;
 
-/// The canonical JSON of an object, or None if that takes more than copying: escapes, names that
-/// are not ASCII, numbers other than integers of at most 15 digits, deep nesting, other types.
-pub fn object(value: &Bound<'_, PyAny>) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(256);
-    members(value.cast_exact().ok()?, DEPTH, &mut out)?;
+/// What the log adds to the body of an entry.
+pub struct Added<'a> {
+    pub kind: &'a str,
+    pub time: &'a str,
+    pub nonce: &'a str,
+}
+
+/// The canonical JSON of an entry, or None if that takes more than copying: escapes, names that
+/// are not ASCII or that the log adds, numbers other than integers of at most 15 digits, deep
+/// nesting, other types.
+pub fn entry(body: &Bound<'_, PyAny>, added: &Added<'_>) -> Option<Vec<u8>> {
+    let added = [("type", added.kind), ("time", added.time), ("nonce", added.nonce)];
+    let mut out = Vec::with_capacity(512);
+    members(body.cast_exact().ok()?, &added, DEPTH, &mut out)?;
     Some(out)
 }
 
@@ -25,7 +34,7 @@ fn value(value: &Bound<'_, PyAny>, depth: usize, out: &mut Vec<u8>) -> Option<()
     } else if let Ok(number) = value.cast_exact::<PyInt>() {
         integer(number.extract().ok()?, out)
     } else if let Ok(dict) = value.cast_exact::<PyDict>() {
-        members(dict, depth, out)
+        members(dict, &[], depth, out)
     } else if let Ok(list) = value.cast_exact::<PyList>() {
         array(list.iter(), depth, out)
     } else if let Ok(tuple) = value.cast_exact::<PyTuple>() {
@@ -39,21 +48,36 @@ fn value(value: &Bound<'_, PyAny>, depth: usize, out: &mut Vec<u8>) -> Option<()
     }
 }
 
-fn members(dict: &Bound<'_, PyDict>, depth: usize, out: &mut Vec<u8>) -> Option<()> {
+/// What a member holds: a value, or text that stands beside the object.
+enum Held<'a, 'py> {
+    Value(&'a Bound<'py, PyAny>),
+    Text(&'a str),
+}
+
+fn members(
+    dict: &Bound<'_, PyDict>,
+    added: &[(&str, &str)],
+    depth: usize,
+    out: &mut Vec<u8>,
+) -> Option<()> {
     let mut items = Vec::with_capacity(dict.len());
     for (name, item) in dict.iter() {
         items.push((name.cast_into_exact::<PyString>().ok()?, item));
     }
-    let mut named = Vec::with_capacity(items.len());
+    let mut named = Vec::with_capacity(items.len() + added.len());
+    named.extend(added.iter().map(|&(name, text)| (name, Held::Text(text))));
     for (name, item) in &items {
         let name = name.to_str().ok()?;
         // In the order of UTF-16, which for ASCII is that of the bytes.
         if !name.is_ascii() {
             return None;
         }
-        named.push((name, item));
+        named.push((name, Held::Value(item)));
     }
     named.sort_unstable_by_key(|(name, _)| *name);
+    if named.windows(2).any(|pair| pair[0].0 == pair[1].0) {
+        return None; // one that is added, too
+    }
     out.push(b'{');
     for (i, (name, item)) in named.into_iter().enumerate() {
         if i > 0 {
@@ -61,7 +85,10 @@ fn members(dict: &Bound<'_, PyDict>, depth: usize, out: &mut Vec<u8>) -> Option<
         }
         string(name, out)?;
         out.push(b':');
-        value(item, depth, out)?;
+        match item {
+            Held::Value(item) => value(item, depth, out)?,
+            Held::Text(text) => string(text, out)?,
+        }
     }
     out.push(b'}');
     Some(())

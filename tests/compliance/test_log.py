@@ -11,8 +11,9 @@ from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import DatabaseError
 
 from compliance import merkle
-from compliance.canonical import canonical, parse
+from compliance.canonical import MAX_BYTES, canonical, parse
 from compliance.errors import (
+    DocumentTooLarge,
     InvalidProof,
     LogDamaged,
     MalformedNote,
@@ -87,6 +88,22 @@ def test_a_body_cannot_forge_what_the_log_adds(engine, name):
         LOG.append(conn, "test", {name: "x"}, time=NOW)
     with read(engine) as conn:
         assert tree_size(conn) == 0
+
+
+def test_an_entry_that_takes_more_than_copying_is_written_all_the_same(engine):
+    bodies = [{"text": 'a "quoted"\nline'}, {"é": 1.5}, {"plain": True}]
+    with write(engine) as conn:
+        LOG.append_many(conn, [("test", body) for body in bodies], time=NOW)
+        LOG.checkpoint(conn)
+    with read(engine) as conn:
+        for body, entry in zip(bodies, LOG.entries(conn), strict=True):
+            assert body.items() <= parse(entry.leaf).items()
+        assert verify_log(conn, LOG.verifier).ok
+
+
+def test_an_entry_may_be_no_larger_than_what_is_read(engine):
+    with write(engine) as conn, pytest.raises(DocumentTooLarge):
+        LOG.append(conn, "test", {"text": "a" * MAX_BYTES}, time=NOW)
 
 
 def test_a_run_is_named_by_text(engine):

@@ -130,18 +130,18 @@ def test_columns_of_another_length_are_refused():
 @example({"\U0001f600": 1, "\uffff": 2}, {})
 def test_what_is_written_is_what_the_library_writes(first, second):
     bodies = [first, second]
-    leaves, hashes = _native.written_leaves(bodies)
-    for body, leaf, digest in zip(bodies, leaves, hashes, strict=True):
-        assert leaf in {None, canonical(body)}
+    leaves, hashes = _native.written_entries(bodies, ["a", "b"], "now", "0123")
+    added = ({"type": "a", "nonce": "01"}, {"type": "b", "nonce": "23"})
+    for body, more, leaf, digest in zip(bodies, added, leaves, hashes, strict=True):
+        assert leaf in {None, canonical(body | more | {"time": "now"})}
         assert bytes(digest) == (bytes(32) if leaf is None else merkle.leaf_hash(leaf))
 
 
 def test_the_entries_of_the_program_are_written():
     bodies = [
-        {"type": "test", "n": 5, "of": ["a", "b"], "text": "王", "by": {"x": None, "y": True}},
+        {"n": 5, "of": ["a", "b"], "text": "王", "by": {"x": None, "y": True}},
         {
             "run": "r1",
-            "type": "test",
             "n": -(10**14),
             "zero": 0,
             "empty": {},
@@ -150,7 +150,18 @@ def test_the_entries_of_the_program_are_written():
         },
         {},
     ]
-    assert _native.written_leaves(bodies)[0] == [*map(canonical, bodies)]
+    leaves, _ = _native.written_entries(bodies, ["test"] * 3, "now", "001122")
+    assert leaves == [
+        canonical(body | {"type": "test", "time": "now", "nonce": nonce})
+        for body, nonce in zip(bodies, ("00", "11", "22"), strict=True)
+    ]
+    assert _native.written_entries([], [], "now", "")[0] == []
+
+
+@pytest.mark.parametrize(("kinds", "nonces"), [([], "00"), (["a"], "0é"), (["a", "b"], "00")])
+def test_an_entry_has_one_kind_and_one_nonce(kinds, nonces):
+    with pytest.raises(ValueError, match="one kind and one nonce"):
+        _native.written_entries([{}], kinds, "now", nonces)
 
 
 class Level(IntEnum):
@@ -181,11 +192,15 @@ class Text(str):
         {"a": Text("a")},
         {Text("a"): 1},
         {"a": [[[[[[[[[[[[[[[[[0]]]]]]]]]]]]]]]]]},
+        {"type": "other"},
+        {"time": "then"},
+        {"nonce": "01"},
         [],
     ],
 )
 def test_what_is_not_plainly_written(body):
-    assert _native.written_leaves([body])[0] == [None]
+    leaves, hashes = _native.written_entries([body], ["test"], "now", "00")
+    assert (leaves, hashes.tolist()) == ([None], [[0] * 32])
 
 
 @pytest.mark.parametrize(("size", "peaks"), [(0, 1), (1, 0), (3, 1), (4, 2)])
