@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import cache
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -78,20 +79,27 @@ def migrating(engine: Engine) -> Iterator[Connection]:
 def insert_columns(conn: Connection, table: Table, columns: Mapping[str, list[Any]]) -> None:
     """Inserts many rows, given the values of each column."""
     # Straight to the driver: SQLAlchemy's handling of each value takes thrice as long as SQLite's.
-    statement = _inserting(table.name, tuple(columns))
     if not conn.in_transaction():
         conn.begin()  # `_begin` decides whether it may write
     driver: Any = conn.connection.driver_connection
+    names, rows = tuple(columns), zip(*columns.values(), strict=True)
     try:
-        driver.executemany(statement, zip(*columns.values(), strict=True))
+        # Several rows a statement: starting one takes as long as a row.
+        while len(part := [*islice(rows, _ROWS)]) == _ROWS:
+            driver.execute(_inserting(table.name, names, _ROWS), [*chain.from_iterable(part)])
+        driver.executemany(_inserting(table.name, names, 1), part)
     except sqlite3.Error as error:
         raise DBAPIError.instance("INSERT", None, error, sqlite3.Error, True) from error
 
 
+_ROWS = 50  # inserted by one statement
+
+
 @cache
-def _inserting(table: str, columns: tuple[str, ...]) -> str:
+def _inserting(table: str, columns: tuple[str, ...], rows: int) -> str:
     names = ", ".join(f'"{name}"' for name in columns)
-    return f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608
+    row = f"({', '.join('?' * len(columns))})"
+    return f"INSERT INTO {table} ({names}) VALUES {', '.join([row] * rows)}"  # noqa: S608
 
 
 def scrub(engine: Engine, _: Sequence[str]) -> None:
