@@ -171,15 +171,22 @@ def decide(
     ids: distinct, each `kind:` and canonical id. Raises NobodyEligible (E401), VaultKey (E404).
     """
     everybody = keys.subjects_of(ids)
-    known, standing = _standing(conn, everybody, scope, now)
+    vault = _vault(conn, everybody, sealed=True)
+    standing = _standing(conn, vault, scope, now)
     eligible: NDArray[np.bool_] = standing == Standing.LIVE
     counts = enumerate(np.bincount(standing[~eligible]).tolist())
     excluded = {str(Standing(reason)): count for reason, count in counts if count}
     if not eligible.any():
         raise NobodyEligible(excluded)
 
-    people, subjects_ = known[eligible], everybody[eligible]
-    references = run_references(_secrets(conn, keys, people, subjects_), log.origin, scope)
+    people, subjects_ = vault.ids[eligible], everybody[eligible]
+    held = np.flatnonzero(eligible[vault.held])
+    secrets = np.empty((len(people), 32), np.uint8)
+    place = np.cumsum(eligible) - 1
+    secrets[place[vault.held[held]]] = keys.unwrap_rows(
+        vault.sealed[held], everybody[vault.held[held]], vault.under[held]
+    )
+    references = run_references(secrets, log.origin, scope)
     salt = token_bytes(32)
     leaves = sorted_rows(_native.hmac_sha256(salt, *joined_rows(references)))
     return Decision(
@@ -215,9 +222,10 @@ def still(conn: Connection, decision: Decision, *, now: datetime) -> NDArray[np.
     """
     if _nothing_changed(conn, decision, now):
         return np.ones(len(decision.people), np.bool_)
-    known, standing = _standing(conn, decision.subjects, decision.scope, now)
+    vault = _vault(conn, decision.subjects)
+    standing = _standing(conn, vault, decision.scope, now)
     # Whoever was erased and came back is not the person who was asked.
-    stays: NDArray[np.bool_] = (known == decision.people) & (standing == Standing.LIVE)
+    stays: NDArray[np.bool_] = (vault.ids == decision.people) & (standing == Standing.LIVE)
     return stays
 
 
@@ -330,7 +338,7 @@ def places_in(leaves: bytes, salt: bytes, references: U8) -> I64:
 
 def lets_in(conn: Connection, people: U8, scope: Scope, *, now: datetime) -> NDArray[np.bool_]:
     """Which of these subjects, uint8 (n, 32), may enter a run of this scope: bool (n,)."""
-    allowed: NDArray[np.bool_] = _standing(conn, people, scope, now)[1] == Standing.LIVE
+    allowed: NDArray[np.bool_] = _standing(conn, _vault(conn, people), scope, now) == Standing.LIVE
     return allowed
 
 
@@ -348,16 +356,53 @@ def run_references(secrets: U8, origin: str, scope: Scope) -> U8:
     return references
 
 
-def _standing(conn: Connection, people: U8, scope: Scope, now: datetime) -> tuple[I64, I64]:
-    """The vault's row id of each person, 0 if it knows none, and how near they are to being let in.
+@dataclass(frozen=True, repr=False)
+class _Vault:
+    """What the vault has of people, (m,) in the order they were asked for."""
 
-    people: distinct subjects, uint8 (n, 32). The vault is read a part at a time.
-    """
-    ids, restricted = _known(conn, people)
-    rows = np.flatnonzero(ids)
-    rows = rows[np.argsort(ids[rows])]
-    known = ids[rows]
-    standing = np.full(len(people), Standing.NO_CONSENT, np.int64)
+    ids: I64  # their row ids, 0 for whom it does not know
+    restricted: NDArray[np.bool_]
+    # Of the people it knows, in any order, if their secrets were wanted:
+    held: I64  # who, as an index of the people asked for
+    sealed: U8  # (k, 60)
+    under: NDArray[np.bytes_]
+
+
+def _vault(conn: Connection, people: U8, *, sealed: bool = False) -> _Vault:
+    """people: distinct subjects, uint8 (m, 32). The vault is read a part at a time."""
+    ids, restricted = np.zeros(len(people), np.int64), np.zeros(len(people), np.bool_)
+    index = _native.Index(people)
+    columns = [subjects.c.id, subjects.c.subject, cast(subjects.c.restricted, Integer)]
+    if sealed:
+        columns += [type_coerce(subjects.c.secret, LargeBinary(WRAPPED_BYTES))]
+        columns += [subjects.c.wrapping_key]
+    held: list[I64] = [np.empty(0, np.int64)]
+    secrets: list[U8] = [np.empty((0, WRAPPED_BYTES), np.uint8)]
+    under: list[NDArray[np.bytes_]] = [np.empty(0, "S16")]
+    for part in _parts(conn, subjects.c.id, subjects.c.subject, people):
+        numbers, names, marks, *wrapped = _read(conn, columns, part)
+        if not names:
+            continue
+        found = np.frombuffer(names, np.uint8).reshape(-1, 32)
+        at = index.find(found)
+        asked = (at >= 0) & (people[at] == found).all(axis=1)
+        ids[at[asked]] = _numbers(numbers)[asked]
+        restricted[at[asked]] = _numbers(marks)[asked] != 0
+        if wrapped:
+            held.append(at[asked])
+            secrets.append(np.frombuffer(wrapped[0], np.uint8).reshape(-1, WRAPPED_BYTES)[asked])
+            under.append(np.array(wrapped[1].split(b"\n"), "S16")[asked])
+    return _Vault(
+        ids, restricted, np.concatenate(held), np.concatenate(secrets), np.concatenate(under)
+    )
+
+
+def _standing(conn: Connection, vault: _Vault, scope: Scope, now: datetime) -> I64:
+    """How near each person is to being let in."""
+    rows = np.flatnonzero(vault.ids)
+    rows = rows[np.argsort(vault.ids[rows])]
+    known = vault.ids[rows]
+    standing = np.full(len(vault.ids), Standing.NO_CONSENT, np.int64)
     said = consents.c.subject * len(Standing) + _of_consents(_of_terms(conn, scope), now)
     for part in _parts(conn, consents.c.id, consents.c.subject, known):
         (text,) = _read(conn, [said], part)
@@ -365,42 +410,8 @@ def _standing(conn: Connection, people: U8, scope: Scope, now: datetime) -> tupl
         at = np.searchsorted(known, subject)
         asked = known[np.minimum(at, len(known) - 1)] == subject
         np.maximum.at(standing, rows[at[asked]], nearness[asked])
-    standing[restricted & (standing == Standing.LIVE)] = Standing.RESTRICTED
-    return ids, standing
-
-
-def _known(conn: Connection, people: U8) -> tuple[I64, NDArray[np.bool_]]:
-    """The vault's row id of each person, 0 for whom it does not know; and who is restricted."""
-    ids, restricted = np.zeros(len(people), np.int64), np.zeros(len(people), np.bool_)
-    index = _native.Index(people)
-    columns = [subjects.c.id, subjects.c.subject, cast(subjects.c.restricted, Integer)]
-    for part in _parts(conn, subjects.c.id, subjects.c.subject, people):
-        numbers, names, marks = _read(conn, columns, part)
-        found = np.frombuffer(names, np.uint8).reshape(-1, 32)
-        at = index.find(found)
-        asked = (at >= 0) & (people[at] == found).all(axis=1)
-        ids[at[asked]] = _numbers(numbers)[asked]
-        restricted[at[asked]] = _numbers(marks)[asked] != 0
-    return ids, restricted
-
-
-def _secrets(conn: Connection, keys: VaultKeys, ids: I64, people: U8) -> U8:
-    """The secret of each person, uint8 (n, 32), by their row ids and subjects. Raises VaultKey."""
-    order = np.argsort(ids)
-    known = ids[order]
-    secrets = np.zeros((len(ids), 32), np.uint8)
-    sealed_column = type_coerce(subjects.c.secret, LargeBinary(WRAPPED_BYTES))
-    columns = [subjects.c.id, sealed_column, subjects.c.wrapping_key]
-    for part in _parts(conn, subjects.c.id, subjects.c.id, known):
-        numbers, sealed, under = _read(conn, columns, part)
-        found = _numbers(numbers)
-        at = np.searchsorted(known, found)
-        asked = known[np.minimum(at, len(known) - 1)] == found
-        rows = order[at[asked]]
-        rows_sealed = np.frombuffer(sealed, np.uint8).reshape(-1, WRAPPED_BYTES)[asked]
-        names = np.array(under.split(b"\n"), "S16")[asked]
-        secrets[rows] = keys.unwrap_rows(rows_sealed, people[rows], names)
-    return secrets
+    standing[vault.restricted & (standing == Standing.LIVE)] = Standing.RESTRICTED
+    return standing
 
 
 def _parts(

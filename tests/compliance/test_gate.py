@@ -361,6 +361,8 @@ def test_few_are_looked_up_and_many_read_with_the_same_outcome(bank):
     bank.take(*({"subject": one, "withdrawn_at": "2026-10-15T12:00:00Z"} for one in people[:5]))
     few, many = [people[3], people[60]], people[40:] + people[:5]
     assert bank.decide(*few).excluded == {"withdrawn": 1}
+    with pytest.raises(NobodyEligible, match="no consent: 1"):
+        bank.decide(people[99])
     decision = bank.decide(*many)
     assert decision.excluded == {"no consent": 29, "withdrawn": 5}
     (shared,) = np.flatnonzero(bank.decide(*few).eligible)
