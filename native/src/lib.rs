@@ -42,6 +42,12 @@ use crate::strings::Strings;
 type Array2<'py, T> = Bound<'py, PyArray2<T>>;
 type Input2<'py, T> = PyReadonlyArray2<'py, T>;
 
+/// Peaks of a grown tree, and of each level the first index that is new and the hashes from there.
+type GrownTree<'py> = (Array2<'py, u8>, Vec<(u64, Array2<'py, u8>)>);
+
+/// Entries, None where they take more than copying, and the leaf hash of each, zeros for None.
+type WrittenEntries<'py> = (Vec<Option<Bound<'py, PyBytes>>>, Array2<'py, u8>);
+
 /// The elements of a C-contiguous array, in order.
 fn elements<'a, T: Element, D: Dimension>(
     array: &'a PyReadonlyArray<'_, T, D>,
@@ -212,7 +218,7 @@ mod _native {
         size: u64,
         peaks: Input2<'py, u8>,
         leaves: Input2<'py, u8>,
-    ) -> PyResult<(Array2<'py, u8>, Vec<(u64, Array2<'py, u8>)>)> {
+    ) -> PyResult<GrownTree<'py>> {
         let (peaks, leaves) = (rows(&peaks)?, rows(&leaves)?);
         let (peaks, levels) = py.detach(|| merkle::grown(size, peaks, leaves))?;
         let levels = levels.into_iter().map(|(first, level)| Ok((first, digests(py, level)?)));
@@ -247,7 +253,7 @@ mod _native {
         kinds: Vec<PyBackedStr>,
         time: &str,
         nonces: &str,
-    ) -> PyResult<(Vec<Option<Bound<'py, PyBytes>>>, Array2<'py, u8>)> {
+    ) -> PyResult<WrittenEntries<'py>> {
         let width = nonces.len() / bodies.len().max(1);
         if kinds.len() != bodies.len() || nonces.len() != width * bodies.len() || !nonces.is_ascii()
         {
