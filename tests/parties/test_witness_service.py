@@ -253,7 +253,7 @@ def test_a_log_that_was_rolled_back_is_found_by_the_third_witness(
         old.backup(store)
     verdict, _ = audits.verify(node)
     (finding,) = verdict.report.findings
-    assert finding.startswith("witness regulator: A witness has seen")
+    assert finding.startswith("witness regulator: E522 A witness has seen")
 
 
 def test_over_tls_with_an_authority_of_its_own(
