@@ -695,6 +695,21 @@ def _not_named(agreement: Agreement, job: Job) -> Clauses:
             yield f"{clause}.over", "a ratio needs what it divides by there"
         if "variance" in statistics and feature.span**2 >= 2**63:
             yield clause, "its range is too wide for a variance to be exact"
+    yield from _partly_divided(agreement, job)
+
+
+def _partly_divided(agreement: Agreement, job: Job) -> Clauses:
+    """Ratios over those who have both, where not everybody has.
+
+    Beside a sum over all who have one, the difference would be about the few between.
+    """
+    features = agreement.data.partner.features
+    for name, statistics in job.features.items():
+        over = features[name].over
+        for one in (name, over) if "ratio" in statistics and over else ():
+            if features[one].may_be_missing:
+                clause = f"data.partner.features.{one}.may_be_missing"
+                yield clause, "a ratio needs `false` there, of both that it is made of"
 
 
 def features_read(agreement: Agreement, job: Job) -> list[str]:

@@ -35,6 +35,9 @@ class BankPeriod(Protocol):
 class PartnerPeriod(Protocol):
     """The period that a run belongs to, as the partner keeps it: what it has released in it."""
 
+    def pseudonyms(self, points: U8, /) -> U8:
+        """What people of the bank's are called here, uint8 (n, 16), by their points, (n, 32)."""
+
     def sent(self, sizes: I64, pseudonyms: U8, /) -> None:
         """The bank's groups, before anything is answered. To refuse the run, raise.
 

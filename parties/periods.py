@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 
 from compliance import differencing
 from compliance.agreement import Agreement, Job
+from compliance.batch import joined_rows
 from compliance.differencing import PSEUDONYM, ROWS, Known, Release, Slot
 from compliance.errors import TooFewDiffer
 from compliance.store import scrub
@@ -203,6 +204,14 @@ class PartnerSide(_Side):
                 raise differencing.changed("its root is another one")
             self._known = None  # nothing rests on it
         self.root = root
+
+    def pseudonyms(self, points: U8, /) -> U8:
+        """Of the whole point and under a secret: the bank chooses all its bytes.
+
+        So it can make no two points that go by one pseudonym.
+        """
+        named = hmac_sha256(self._derived(b"points", 32), *joined_rows(points))
+        return np.ascontiguousarray(named[:, :PSEUDONYM])
 
     def sent(self, sizes: I64, pseudonyms: U8, /) -> None:
         self._groups = np.arange(len(sizes))

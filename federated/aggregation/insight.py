@@ -55,7 +55,6 @@ from protos.concordat.v1.run_pb2 import EncryptedRows, GroupSizes, MaskedSums, R
 
 A = TypeVar("A", bound=Asked)
 
-PSEUDONYM = 16  # bytes of a point by which the partner knows it again
 ROWS = 2048  # encrypted and sent at a time
 
 
@@ -193,7 +192,7 @@ def run_partner(
         int(sizes.sum()),
         b,
         stage="blind bank's ids",
-        seen=(lambda points: pseudonyms.append(points[:, :PSEUDONYM])) if period else None,
+        seen=(lambda points: pseudonyms.append(period.pseudonyms(points))) if period else None,
         progress=progress,
     )
     if period:

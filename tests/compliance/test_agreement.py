@@ -424,9 +424,13 @@ def test_a_variance_needs_a_range_whose_square_is_exact():
 
 
 def test_a_ratio_reads_what_it_divides_by_and_says_so():
-    declared = YAML.replace("{unit: TWD,", "{unit: TWD, over: pay_0,").replace(
-        "histogram]", "histogram, ratio]"
-    )
+    declared = YAML.replace(
+        "{unit: TWD,", "{unit: TWD, may_be_missing: false, over: pay_0,"
+    ).replace("histogram]", "histogram, ratio]")
+    partly = Agreement.from_yaml(declared)
+    with pytest.raises(AgreementRefusal, match=r"by data.partner.features.pay_0.may_be_missing: "):
+        permits(partly, job(features={"bill_amt1": ["ratio"]}), now=NOW, runs=none)
+    declared = declared.replace("pay_0: {lower", "pay_0: {may_be_missing: false, lower")
     asked = job(features={"bill_amt1": ["mean", "ratio"]})
     divided = Agreement.from_yaml(declared)
     permits(divided, asked, now=NOW, runs=none)

@@ -37,8 +37,8 @@ data:
     features:
       spend:
         {unit: CNY, lower: 0, upper: 5000, decimals: 2, bins: [500, 1500, 3000],
-         share: {above: 1500}, over: orders}
-      orders: {lower: 0, upper: 60, decimals: 0, bins: [2, 6, 12]}
+         share: {above: 1500}, over: orders, may_be_missing: false}
+      orders: {lower: 0, upper: 60, decimals: 0, bins: [2, 6, 12], may_be_missing: false}
       next_purchase:
         {unit: days, lower: -730, upper: 730, decimals: 0, bins: [0, 7, 14, 28, 56]}
 segmentation:

@@ -1,10 +1,11 @@
 """Attacks by subtraction, played between two real nodes: run twice, change a little, subtract."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from io import StringIO
 from pathlib import Path
+from secrets import token_bytes
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,10 @@ from rich.console import Console
 from compliance import differencing, receipt
 from compliance.errors import CellsReleased, SegmentationChanged, TooFewDiffer
 from federated._native import Scalar
+from federated.aggregation import insight
+from federated.arrays import U8
+from federated.channel import Channel
+from federated.points import product
 from parties import admin, agreements, audits, periods, session
 from parties.config import Home
 from parties.errors import HomeUnusable
@@ -247,6 +252,48 @@ def test_new_pseudonyms(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
         changed.setattr(periods.BankSide, "scalar", property(lambda self: Scalar.random()))
         error = refused(nodes)
     assert "who were not in the period's first run" in error.message
+
+
+def changing(
+    monkeypatch: pytest.MonkeyPatch, change: Callable[[U8], None]
+) -> AbstractContextManager[pytest.MonkeyPatch]:
+    """A bank that changes its first segment's points before it sends them."""
+    send = insight.send_points
+
+    def sends(channel: Channel, points: U8, *scalar: Scalar, stage: str, **more: Any) -> None:
+        if stage == "blind ids":
+            points, scalar = product(points, *scalar).copy(), ()
+            change(points)
+        send(channel, points, *scalar, stage=stage, **more)
+
+    monkeypatch.setattr(insight, "send_points", sends)
+    return deviating(monkeypatch)
+
+
+def test_twins_in_the_place_of_those_who_are_to_leave(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Points that begin alike: of other people or of nobody, under the pseudonyms of the first."""
+    run(nodes[0], "insight")
+
+    def twins(points: U8) -> None:
+        points[:12, 16:31] = np.frombuffer(token_bytes(180), np.uint8).reshape(12, 15)
+
+    with changing(monkeypatch, twins):
+        error = refused(nodes)
+    assert "12 people are in it who were not in the period's first run" in error.message
+
+
+def test_somebody_twice(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the place of one whom the count is to lose."""
+    run(nodes[0], "insight")
+
+    def twice(points: U8) -> None:
+        points[1, :16] = points[0, :16]
+
+    with changing(monkeypatch, twice):
+        error = refused(nodes)
+    assert "1 people are in it who were not" in error.message
 
 
 def test_before_and_after_a_withdrawal_from_the_shop(nodes: Nodes) -> None:
