@@ -309,7 +309,12 @@ def over(conn: Connection, now: datetime) -> list[Slot]:
     """The slots of periods that have ended by then."""
     query = select(periods.c.agreement, periods.c.job, periods.c.period)
     slots = [Slot(*row) for row in conn.execute(query)]
-    return [slot for slot in slots if slot.period < timestamp(now)[: len(slot.period)]]
+    return [slot for slot in slots if is_over(slot.period, now)]
+
+
+def is_over(period: str, now: datetime) -> bool:
+    """period: as `calendar` names it."""
+    return period < timestamp(now)[: len(period)]
 
 
 def forget(conn: Connection, slots: Iterable[Slot]) -> None:

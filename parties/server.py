@@ -282,6 +282,8 @@ def _daily(serving: Serving) -> None:
                 serving.node.logger.warning(warning)
         except ConcordatError as error:
             serving.node.logger.warning(error.message)
+        except OSError as error:
+            serving.node.logger.warning(f"What is done once a day failed: {error.strerror}.")
         serving.stopped.wait(_DAY_SECONDS)
 
 
