@@ -282,12 +282,12 @@ def record(conn: Connection, slot: Slot, released: Release) -> None:
     What is recorded counts as released whatever becomes of the run: nobody can tell afterwards how
     much of the answer arrived.
     """
-    number = conn.execute(select(periods.c.id).where(*_in(slot))).scalar_one_or_none()
-    known = find(conn, slot)
-    if (
-        not released.counts or number is None or known is None
-    ):  # or it is over by now, and forgotten
+    if not released.counts:
         return
+    known = find(conn, slot)
+    if known is None:  # it is over by now, and forgotten
+        return
+    number = conn.execute(select(periods.c.id).where(*_in(slot))).scalar_one()
     conn.execute(update(periods).where(periods.c.id == number).values(released=1))
     sizes = known.sizes.tolist()
     for segment, counts in released.counts.items():
