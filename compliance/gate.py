@@ -20,16 +20,15 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     ForeignKey,
-    Integer,
     LargeBinary,
     String,
     Table,
     case,
     cast,
+    false,
     func,
     insert,
     select,
-    type_coerce,
 )
 
 from compliance.agreement import Agreement
@@ -37,6 +36,7 @@ from compliance.batch import (
     BATCH,
     I64,
     U8,
+    U64,
     Strings,
     as_bytes,
     fetch,
@@ -179,22 +179,20 @@ def decide(
     if not eligible.any():
         raise NobodyEligible(excluded)
 
-    people, subjects_ = vault.ids[eligible], everybody[eligible]
-    held = np.flatnonzero(eligible[vault.held])
-    secrets = np.empty((len(people), 32), np.uint8)
-    place = np.cumsum(eligible) - 1
-    secrets[place[vault.held[held]]] = keys.unwrap_rows(
-        vault.sealed[held], everybody[vault.held[held]], vault.under[held]
-    )
-    references = run_references(secrets, log.origin, scope)
+    rows = np.flatnonzero(eligible)
+    references = np.empty((len(rows), 32), np.uint8)
+    for start in range(0, len(rows), _PART):
+        part = rows[start : start + _PART]
+        secrets = keys.unwrap_rows(vault.sealed[part], everybody[part], vault.under[part])
+        references[start : start + _PART] = run_references(secrets, log.origin, scope)
     salt = token_bytes(32)
     leaves = sorted_rows(_native.hmac_sha256(salt, *joined_rows(references)))
     return Decision(
         scope=scope,
         eligible=eligible,
         excluded=excluded,
-        people=people,
-        subjects=subjects_,
+        people=vault.ids[rows],
+        subjects=everybody[rows],
         references=references,
         salt=salt,
         leaves=leaves,
@@ -266,7 +264,7 @@ def _settled(conn: Connection, now: datetime) -> tuple[int, int]:
     """From now until the next of all consents begins or ends by itself."""
     instant = _microseconds(now)
     columns = (consents.c.granted_at, consents.c.expires_at, consents.c.withdrawn_at)
-    ahead = (func.min(case((column > instant, column))) for column in columns)
+    ahead = (func.min(column).filter(column > instant) for column in columns)
     found = conn.execute(select(*ahead)).one()
     return instant, min((int(time) for time in found if time is not None), default=NEVER)
 
@@ -362,39 +360,37 @@ class _Vault:
 
     ids: I64  # their row ids, 0 for whom it does not know
     restricted: NDArray[np.bool_]
-    # Of the people it knows, in any order, if their secrets were wanted:
-    held: I64  # who, as an index of the people asked for
-    sealed: U8  # (k, 60)
-    under: NDArray[np.bytes_]
+    sealed: U8  # (m, 60), the secrets of those it knows; (0, 60) if they were not wanted
+    under: NDArray[np.bytes_]  # the names of the keys they are wrapped with
 
 
 def _vault(conn: Connection, people: U8, *, sealed: bool = False) -> _Vault:
     """people: distinct subjects, uint8 (m, 32). The vault is read a part at a time."""
     ids, restricted = np.zeros(len(people), np.int64), np.zeros(len(people), np.bool_)
-    index = _native.Index(people)
-    columns = [subjects.c.id, subjects.c.subject, cast(subjects.c.restricted, Integer)]
+    secrets = np.empty((len(people) if sealed else 0, WRAPPED_BYTES), np.uint8)
+    under = np.empty(len(secrets), "S16")
+    index, names = _native.Index(people), _as_numbers(people)
+    known = subjects.c
+    # One number for both: whoever is restricted has the negative of the row's.
+    columns = [case((known.restricted.is_(false()), known.id), else_=-known.id), known.subject]
     if sealed:
-        columns += [type_coerce(subjects.c.secret, LargeBinary(WRAPPED_BYTES))]
-        columns += [subjects.c.wrapping_key]
-    held: list[I64] = [np.empty(0, np.int64)]
-    secrets: list[U8] = [np.empty((0, WRAPPED_BYTES), np.uint8)]
-    under: list[NDArray[np.bytes_]] = [np.empty(0, "S16")]
-    for part in _parts(conn, subjects.c.id, subjects.c.subject, people):
-        numbers, names, marks, *wrapped = _read(conn, columns, part)
-        if not names:
-            continue
-        found = np.frombuffer(names, np.uint8).reshape(-1, 32)
+        columns += [known.secret, cast(known.wrapping_key, LargeBinary(16))]
+    for part in _parts(conn, known.id, known.subject, people):
+        signed, texts, *wrapped = _read(conn, columns, part)
+        numbers, found = _numbers(signed), np.frombuffer(texts, np.uint8).reshape(-1, 32)
         at = index.find(found)
-        asked = (at >= 0) & (people[at] == found).all(axis=1)
-        ids[at[asked]] = _numbers(numbers)[asked]
-        restricted[at[asked]] = _numbers(marks)[asked] != 0
+        asked = (at >= 0) & (names[at] == _as_numbers(found)).all(axis=1)
+        at, numbers = at[asked], numbers[asked]
+        ids[at], restricted[at] = abs(numbers), numbers < 0
         if wrapped:
-            held.append(at[asked])
-            secrets.append(np.frombuffer(wrapped[0], np.uint8).reshape(-1, WRAPPED_BYTES)[asked])
-            under.append(np.array(wrapped[1].split(b"\n"), "S16")[asked])
-    return _Vault(
-        ids, restricted, np.concatenate(held), np.concatenate(secrets), np.concatenate(under)
-    )
+            secrets[at] = np.frombuffer(wrapped[0], np.uint8).reshape(-1, WRAPPED_BYTES)[asked]
+            under[at] = np.frombuffer(wrapped[1], "S16")[asked]
+    return _Vault(ids, restricted, secrets, under)
+
+
+def _as_numbers(rows: U8) -> U64:
+    """Rows, uint8 (n, 32), as uint64 (n, 4), to be compared faster."""
+    return np.ascontiguousarray(rows).view(np.uint64)
 
 
 def _standing(conn: Connection, vault: _Vault, scope: Scope, now: datetime) -> I64:
@@ -484,15 +480,16 @@ def _of_terms(conn: Connection, scope: Scope) -> dict[int, list[int]]:
 def _of_consents(allowed: dict[int, list[int]], now: datetime) -> ColumnElement[int]:
     """The standing of a consent at a time, in SQL: live only if everything says so."""
     held, instant = consents.c, _microseconds(now)
-    live = allowed.pop(Standing.LIVE, [])
+    live = held.terms.in_(allowed.pop(Standing.LIVE, []))
     known = held.state.in_([*GRANTED, *ENDED])
     in_time = (held.granted_at <= instant) & (held.expires_at > instant)
     return case(
+        # First, because it is most people's.
+        (live & known & in_time & (held.withdrawn_at > instant), Standing.LIVE),
         (~known, Standing.NO_CONSENT),
         *((held.terms.in_(ids), best) for best, ids in allowed.items()),
         (held.withdrawn_at <= instant, Standing.WITHDRAWN),
         (held.expires_at <= instant, Standing.EXPIRED),
         (held.granted_at > instant, Standing.NOT_YET_VALID),
-        (known & held.terms.in_(live) & in_time & (held.withdrawn_at > instant), Standing.LIVE),
         else_=Standing.NO_CONSENT,
     )

@@ -16,7 +16,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
-    Integer,
     LargeBinary,
     Table,
     and_,
@@ -25,6 +24,7 @@ from sqlalchemy import (
     event,
     func,
     literal_column,
+    or_,
     select,
     true,
 )
@@ -115,30 +115,29 @@ def packed(
     by: Sequence[ColumnElement[Any]],
 ) -> tuple[int, list[bytes]] | None:
     """As `store.packed`."""
-    newline: ColumnElement[str] = literal_column("char(10)")
-    no_text: ColumnElement[str] = literal_column("''")
-    no_bytes: ColumnElement[bytes] = literal_column("x''")
     values: list[ColumnElement[Any]] = []
     sound: list[ColumnElement[bool]] = [true()]
     for column in columns:
-        kind, width = column.type.python_type, getattr(column.type, "length", None)
-        gap = no_text if kind is bytes and width else newline
-        # In the order of types, numbers come first, then text, then bytes.
-        if kind is bytes:
-            sound.append(column >= no_bytes)
-            sound += [func.length(column) == width] if width else []
-        elif kind is str:
-            sound.append(column.is_(None) | ((column >= no_text) & (column < no_bytes)))
-        else:
-            sound.append(column < no_text)
-        value = func.coalesce(column, no_text) if getattr(column, "nullable", False) else column
+        fixed = column.type.length if isinstance(column.type, LargeBinary) else None
+        nullable = getattr(column, "nullable", False)
+        if isinstance(column, Column) and fixed:
+            sound.append(func.length(column) == fixed)
+        elif isinstance(column, Column):
+            of_type = func.typeof(column) == _STORAGE[column.type.python_type]
+            sound.append(or_(of_type, column.is_(None)) if nullable else of_type)
+        value = func.coalesce(column, literal_column("''")) if nullable else column
+        # A literal, because char(10) is called for every row.
+        gap: ColumnElement[str] = literal_column("''" if fixed else "'\n'")
         values.append(cast(func.group_concat(value, gap), LargeBinary))
-    query = select(func.count(), func.sum(cast(and_(*sound), Integer)), *values).where(where)
+    query = select(func.count(), func.count().filter(and_(*sound)), *values).where(where)
     try:
         count, right, *found = conn.execute(query).one()
     except DataError:  # larger than the largest value there is
         return None
-    return (count, [value or b"" for value in found]) if (right or 0) == count else None
+    return (count, [value or b"" for value in found]) if right == count else None
+
+
+_STORAGE = {bool: "integer", int: "integer", str: "text", bytes: "blob"}
 
 
 def tree_hashes(
@@ -163,10 +162,9 @@ _NODE = 'SELECT hash FROM log_nodes WHERE level = ? AND "index" = ?'
 
 def mistyped(conn: Connection, table: Table) -> Iterator[tuple[Column[Any], int]]:
     """Columns that hold values of another type than their own, which SQLite lets in; how many."""
-    storage = {bool: "integer", int: "integer", str: "text", bytes: "blob"}
     strays = []
     for column in table.c:
-        kinds = [storage[column.type.python_type]] + ["null"] * bool(column.nullable)
+        kinds = [_STORAGE[column.type.python_type]] + ["null"] * bool(column.nullable)
         strays.append(func.count().filter(func.typeof(column).not_in(kinds)))
     counts = conn.execute(select(*strays).select_from(table)).one()
     yield from ((column, n) for column, n in zip(table.c, counts, strict=True) if n)

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Connection,
     Engine,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     insert,
@@ -149,9 +150,17 @@ def packed(
     Values of bytes that have a length stand back to back, others as text joined by newlines,
     missing ones as empty text: a million values take less time than a million rows. `where` is a
     range of the key, if there is one. None if that cannot be told: a value is of another type or
-    length than its column, or there is too much.
+    length than its column, or there is too much. What is computed from columns is not looked at,
+    and text stands for bytes where it has their length.
     """
-    return _BACKENDS[conn.dialect.name].packed(conn, columns, where, by)
+    found = _BACKENDS[conn.dialect.name].packed(conn, columns, where, by)
+    if found is None:
+        return None
+    for column, values in zip(columns, found[1], strict=True):
+        width = column.type.length if isinstance(column.type, LargeBinary) else None
+        if width is not None and len(values) != found[0] * width:
+            return None
+    return found
 
 
 def tree_hashes(

@@ -59,7 +59,8 @@ subjects = Table(
     metadata,
     Column("id", Integer64, primary_key=True),
     Column("subject", LargeBinary(32), nullable=False, unique=True),
-    Column("secret", LargeBinary, nullable=False),  # nonce, AES-256-GCM ciphertext and tag
+    # Nonce, AES-256-GCM ciphertext and tag.
+    Column("secret", LargeBinary(WRAPPED_BYTES), nullable=False),
     Column("wrapping_key", String(16), nullable=False, index=True),
     Column("restricted", Boolean, nullable=False),
 )
@@ -152,10 +153,9 @@ class VaultKeys:
 
         sealed: uint8 (n, 60), each bound to its subject, uint8 (n, 32), under the key named.
         """
-        names = np.array(list(self.by_id), "S16")
-        order = np.argsort(names)
-        which = order[np.searchsorted(names[order[:-1]], under)].astype(np.int64)
-        known = names[which] == under
+        which = self._names.find(under.view(np.uint8).reshape(-1, 16))
+        known = which >= 0
+        which[~known] = 0
         secrets, opened = _native.unwrap_secrets(self._table, which, sealed, of)
         secrets[~known] = 0
         return secrets, opened & known
@@ -166,6 +166,10 @@ class VaultKeys:
         if not opened.all():
             raise _wrong_key()
         return secrets
+
+    @cached_property
+    def _names(self) -> _native.Index:
+        return _native.Index(from_bytes([name.encode() for name in self.by_id], 16))
 
     @cached_property
     def _table(self) -> U8:

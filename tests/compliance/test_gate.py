@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from institutions import AGREEMENT, BANK, NOW, Institution, person
-from sqlalchemy import delete, event, select, update
+from sqlalchemy import delete, event, select, text, update
 
 from compliance import merkle
 from compliance.batch import as_bytes, fetch, sorted_rows
@@ -86,6 +86,19 @@ def test_a_restricted_person_stays_out(bank):
     subject = as_bytes(bank.vault.subjects_of([person(1)]))[0]
     with write(bank.engine) as conn:
         conn.execute(update(subjects).where(subjects.c.subject == subject).values(restricted=True))
+    assert bank.decide(person(1), LIVE).excluded == {"restricted": 1}
+
+
+@pytest.mark.parametrize("mark", ["2", "'no'", "x''", "0.5"])
+def test_what_is_not_plainly_unrestricted_is_restricted(tmp_path, mark):
+    bank = Institution.create(tmp_path, "bank")
+    bank.take({"subject": person(1)}, {"subject": LIVE})
+    (subject,) = as_bytes(bank.vault.subjects_of([person(1)]))
+    with write(bank.engine) as conn:
+        conn.execute(
+            text(f"UPDATE subjects SET restricted = {mark} WHERE subject = :subject"),  # noqa: S608
+            {"subject": subject},
+        )
     assert bank.decide(person(1), LIVE).excluded == {"restricted": 1}
 
 

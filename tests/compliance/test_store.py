@@ -378,7 +378,8 @@ def test_many_values_at_once(engine):
 
 def test_values_of_another_type_are_not_read_at_once(path):
     engine = open_store(f"sqlite:///{path}", create=True)
-    for change in ("hash = 'text'", "hash = 5", "hash = x'00'", "\"index\" = 'text'"):
+    longer = "hash = '" + "é" * 32 + "'"  # as many letters as there should be bytes
+    for change in ("hash = 'text'", "hash = 5", "hash = x'00'", longer, "\"index\" = 'text'"):
         with write(engine) as conn:
             conn.execute(node(0))
             conn.exec_driver_sql(f"UPDATE log_nodes SET {change}")  # noqa: S608
