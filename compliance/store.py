@@ -168,8 +168,8 @@ def tree_hashes(
 ) -> tuple[dict[tuple[int, int], bytes], dict[int, bytes]]:
     """Hashes of the log's tree that are stored, in one query.
 
-    Those of nodes, by level and index; and those of the leaves [start, stop), back to back, by the
-    start of the range. What is missing, or no bytes, is left out.
+    Those of nodes, by level and index; and those of the leaves [start, stop), at most 256, back to
+    back, by the start of the range. What is missing, or no bytes, is left out.
     """
     inner, leaves = {}, {}
     for level, index, value in _BACKENDS[conn.dialect.name].tree_hashes(conn, nodes, ranges):

@@ -278,6 +278,17 @@ def test_proofs_across_tiles_are_those_of_the_rfc(engine):
                     assert proof == rfc6962.proof(index + 1, stored[:size])
 
 
+def test_postgresql_plans_what_proofs_read_once(postgresql_server):
+    engine = open_store(postgresql_server.new_store(), create=True)
+    fill(engine, 600)
+    with read(engine) as conn:
+        for index in range(20):
+            LOG.inclusion_proof(conn, index, 600)
+        query = "SELECT custom_plans FROM pg_prepared_statements WHERE strpos(statement, {!r}) > 0"
+        plans = conn.exec_driver_sql(query.format("log_nodes")).scalars().all()
+    assert plans == [5]  # each for itself; and from then on one for all
+
+
 def test_a_proof_is_verified_offline(engine):
     fill(engine, 9)
     with write(engine) as conn:
