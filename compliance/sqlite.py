@@ -7,6 +7,7 @@ from contextlib import closing, contextmanager
 from functools import cache
 from itertools import chain, islice
 from pathlib import Path
+from types import NoneType
 from typing import Any
 from urllib.parse import unquote
 
@@ -82,7 +83,14 @@ def insert_columns(conn: Connection, table: Table, columns: Mapping[str, list[An
     if not conn.in_transaction():
         conn.begin()  # `_begin` decides whether it may write
     driver: Any = conn.connection.driver_connection
-    names, rows = tuple(columns), zip(*columns.values(), strict=True)
+    given: dict[str, list[Any]] = {}
+    for name, values in columns.items():
+        # The driver looks for an adapter of bytes and of None, which takes as long as to insert
+        # them, but not of a bytearray.
+        kinds = {*map(type, values)}
+        if kinds != {NoneType} or table.c[name].server_default is not None:
+            given[name] = _as_bytearrays(values) if bytes in kinds else values
+    names, rows = tuple(given), zip(*given.values(), strict=True)
     try:
         # Several rows a statement: starting one takes as long as a row.
         while len(part := [*islice(rows, _ROWS)]) == _ROWS:
@@ -93,6 +101,10 @@ def insert_columns(conn: Connection, table: Table, columns: Mapping[str, list[An
 
 
 _ROWS = 50  # inserted by one statement
+
+
+def _as_bytearrays(values: list[Any]) -> list[Any]:
+    return [bytearray(value) if type(value) is bytes else value for value in values]
 
 
 @cache

@@ -32,8 +32,8 @@ from compliance.errors import (
     StoreUnavailable,
     UnsupportedStore,
 )
-from compliance.log import log_nodes
-from compliance.store import open_store, packed, read, write
+from compliance.log import log_entries, log_nodes
+from compliance.store import insert_columns, mistyped, open_store, packed, read, write
 
 
 def node(index):
@@ -357,6 +357,24 @@ def test_processes_may_open_a_new_store_at_once(store_url):
     assert [process.exitcode for process in processes] == [0] * 4
     with read(open_store(store_url)) as conn:
         assert sorted(indexes(conn)) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("rows", [1, 9, 50, 103])
+@pytest.mark.parametrize("run", [None, "r1"])
+def test_columns_are_inserted_as_they_are(engine, rows, run):
+    columns = {
+        "index": [*range(rows)],
+        "leaf": [b"\0\xff%d" % n for n in range(rows)],
+        "leaf_hash": [bytes([n]) * 32 for n in range(rows)],
+        "type": ["é"] * rows,
+        "time": [""] * rows,
+        "run": [run, None] * (rows // 2) + [None] * (rows % 2),
+    }
+    with write(engine) as conn:
+        insert_columns(conn, log_entries, columns)
+        found = conn.execute(select(log_entries).order_by(log_entries.c.index)).all()
+        assert [*map(tuple, found)] == [*zip(*columns.values(), strict=True)]
+        assert not [*mistyped(conn)]
 
 
 def test_many_values_at_once(engine):
