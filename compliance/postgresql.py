@@ -12,6 +12,7 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
+    Dialect,
     Engine,
     LargeBinary,
     Table,
@@ -70,11 +71,13 @@ def insert_columns(conn: Connection, table: Table, columns: Mapping[str, list[An
     driver: Any = conn.connection.driver_connection
     rows = [*zip(*columns.values(), strict=True)]
     try:
-        if len(rows) <= _FEW:
+        if 0 < len(rows) <= _FEW:
             statement = _inserting(table.name, tuple(columns), len(rows))
             driver.execute(statement, [value for row in rows for value in row])
             return
-        with driver.cursor() as cursor, cursor.copy(_copying(table.name, tuple(columns))) as copy:
+        statement, types = _copying(conn.dialect, table, tuple(columns))
+        with driver.cursor() as cursor, cursor.copy(statement) as copy:
+            copy.set_types(types)
             for row in rows:
                 copy.write_row(row)
     except psycopg.Error as error:
@@ -92,9 +95,12 @@ def _inserting(table: str, columns: tuple[str, ...], rows: int) -> str:
 
 
 @cache
-def _copying(table: str, columns: tuple[str, ...]) -> str:
+def _copying(dialect: Dialect, table: Table, columns: tuple[str, ...]) -> tuple[str, list[str]]:
+    """The statement, and the types of the values, which their binary form has to be of."""
     names = ", ".join(f'"{name}"' for name in columns)
-    return f"COPY {table} ({names}) FROM STDIN"
+    types = [table.c[name].type.compile(dialect) for name in columns]
+    statement = f"COPY {table.name} ({names}) FROM STDIN (FORMAT BINARY)"
+    return statement, [kind.partition("(")[0].lower() for kind in types]
 
 
 def scrub(engine: Engine, tables: Sequence[str]) -> None:

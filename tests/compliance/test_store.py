@@ -359,7 +359,7 @@ def test_processes_may_open_a_new_store_at_once(store_url):
         assert sorted(indexes(conn)) == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("rows", [1, 9, 50, 103])
+@pytest.mark.parametrize("rows", [0, 1, 9, 50, 103])
 @pytest.mark.parametrize("run", [None, "r1"])
 def test_columns_are_inserted_as_they_are(engine, rows, run):
     columns = {
