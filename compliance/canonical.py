@@ -65,7 +65,7 @@ def timestamp(time: datetime) -> str:
     """RFC 3339 in UTC, whole seconds: 2026-01-31T08:00:00Z. ValueError without a time zone."""
     if time.tzinfo is None:
         raise ValueError("a time without a time zone")
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return time.astimezone(UTC).isoformat()[:19] + "Z"
 
 
 _LENGTHS = {"day": 10, "month": 7, "year": 4}  # of a time's text that names its period

@@ -152,7 +152,7 @@ class Log:
         who sees a hash from guessing the entry. A body's member `run` is also put in a column; a
         member `subtree` must be as `commit_subtree` describes.
         """
-        tree = _tree(conn)
+        tree = _tree(conn, tree_size(conn))
         start, frontier = tree.frontier.size, tree.frontier
         at = timestamp(time)
         kinds = [kind for kind, _ in entries]
@@ -187,9 +187,8 @@ class Log:
         rather than sign a tree that does not extend the last one signed, and LogKeyReplaced if
         this key is no longer the log's.
         """
-        last = self.head(conn)
-        tree = _tree(conn)
-        size = tree.frontier.size
+        size, last = _checkpoint(conn, _LAST)
+        tree = _tree(conn, size)
         if last is not None:
             if last.size > size or tree.root(conn, last.size) != last.root:
                 raise _damaged("it does not extend its own last checkpoint")
@@ -217,11 +216,11 @@ class Log:
 
     def head(self, conn: Connection) -> Checkpoint | None:
         """The latest checkpoint, with the cosignatures it has so far."""
-        return _checkpoint(conn, "(SELECT max(size) FROM checkpoints)")
+        return _checkpoint(conn, _LAST)[1]
 
     def checkpoint_at(self, conn: Connection, size: int) -> Checkpoint:
         """The checkpoint of a size, with its cosignatures. Raises NotInLog if there is none."""
-        found = _checkpoint(conn, f"{size:d}")
+        _, found = _checkpoint(conn, f"{size:d}")
         if found is None:
             raise NotInLog(f"The log has no checkpoint of size {size}.", "Ask for another size.")
         return found
@@ -363,22 +362,26 @@ def _leaves(
 
 def tree_size(conn: Connection) -> int:
     """How many entries the log has, signed or not."""
-    ((last,),) = quick(conn, 'SELECT max("index") FROM log_entries')
-    return 0 if last is None else int(last) + 1
+    return int(quick(conn, _SIZE)[0][0])
 
 
-def _checkpoint(conn: Connection, size: str) -> Checkpoint | None:
-    """The checkpoint of a size, which is written in SQL, with its cosignatures."""
+_SIZE = 'SELECT coalesce(max("index") + 1, 0) FROM log_entries'
+_LAST = "(SELECT max(size) FROM checkpoints)"
+
+
+def _checkpoint(conn: Connection, size: str) -> tuple[int, Checkpoint | None]:
+    """The log's size now, and the checkpoint of one that is written in SQL, with cosignatures."""
     rows = quick(
         conn,
-        "SELECT note, line FROM checkpoints LEFT JOIN cosignatures USING (size) "  # noqa: S608
-        f"WHERE size = {size} ORDER BY witness",
+        f"SELECT ({_SIZE}), note, line FROM (SELECT {size} AS size) AS wanted "  # noqa: S608
+        "LEFT JOIN checkpoints USING (size) LEFT JOIN cosignatures USING (size) ORDER BY witness",
     )
-    if not rows:
-        return None
-    lines = [Signature.parse(line) for _, line in rows if line is not None]
-    found = Checkpoint.parse(rows[0][0])
-    return found.signed(*lines) if lines else found
+    now, note, _ = rows[0]
+    if note is None:
+        return now, None
+    lines = [Signature.parse(line) for _, _, line in rows if line is not None]
+    found = Checkpoint.parse(note)
+    return now, found.signed(*lines) if lines else found
 
 
 @dataclass(frozen=True)
@@ -391,19 +394,20 @@ class _Tree:
     def root(self, conn: Connection, size: int) -> bytes:
         """The root at a size; from the stored hashes where it is not known. Raises LogDamaged."""
         if size not in self.roots:
-            self.roots[size] = tree_root(conn, size)
+            now = size == self.frontier.size
+            self.roots[size] = self.frontier.root() if now else tree_root(conn, size)
         return self.roots[size]
 
 
 _trees: WeakKeyDictionary[Transaction, _Tree] = WeakKeyDictionary()
 
 
-def _tree(conn: Connection) -> _Tree:
-    """The tree as it is now. Raises LogDamaged.
+def _tree(conn: Connection, size: int) -> _Tree:
+    """The tree as it is now, at this size. Raises LogDamaged.
 
     What this transaction read or wrote before is not read again: nobody else writes meanwhile.
     """
-    size, transaction = tree_size(conn), conn.get_transaction()
+    transaction = conn.get_transaction()
     known = _trees.pop(transaction, None) if transaction is not None else None
     if known is not None and known.frontier.size == size:  # else rolled back to a savepoint
         return known
@@ -422,7 +426,6 @@ def _tree(conn: Connection) -> _Tree:
 
 def _keep(conn: Connection, tree: _Tree) -> None:
     """Has the transaction remember the tree it has made."""
-    tree.roots[tree.frontier.size] = tree.frontier.root()
     transaction = conn.get_transaction()
     if transaction is not None:
         _trees[transaction] = tree
