@@ -5,9 +5,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import cache
-from itertools import chain, islice
 from pathlib import Path
-from types import NoneType
 from typing import Any
 from urllib.parse import unquote
 
@@ -83,19 +81,23 @@ def insert_columns(conn: Connection, table: Table, columns: Mapping[str, list[An
     if not conn.in_transaction():
         conn.begin()  # `_begin` decides whether it may write
     driver: Any = conn.connection.driver_connection
-    given: dict[str, list[Any]] = {}
-    for name, values in columns.items():
-        # The driver looks for an adapter of bytes and of None, which takes as long as to insert
-        # them, but not of a bytearray.
-        kinds = {*map(type, values)}
-        if kinds != {NoneType} or table.c[name].server_default is not None:
-            given[name] = _as_bytearrays(values) if bytes in kinds else values
-    names, rows = tuple(given), zip(*given.values(), strict=True)
+    rows = len(next(iter(columns.values())))
+    given = {
+        name: _bound(values)
+        for name, values in columns.items()
+        if values[:1] != [None] or values.count(None) < rows or table.c[name].server_default
+    }
+    names, width = tuple(given), len(given)
+    flat: list[Any] = [None] * (rows * width)
+    for at, values in enumerate(given.values()):
+        flat[at::width] = values
     try:
         # Several rows a statement: starting one takes as long as a row.
-        while len(part := [*islice(rows, _ROWS)]) == _ROWS:
-            driver.execute(_inserting(table.name, names, _ROWS), [*chain.from_iterable(part)])
-        driver.executemany(_inserting(table.name, names, 1), part)
+        whole, part = rows // _ROWS * _ROWS * width, _ROWS * width
+        for start in range(0, whole, part):
+            driver.execute(_inserting(table.name, names, _ROWS), flat[start : start + part])
+        one = [iter(flat[whole:])] * width
+        driver.executemany(_inserting(table.name, names, 1), zip(*one, strict=True))
     except sqlite3.Error as error:
         raise DBAPIError.instance("INSERT", None, error, sqlite3.Error, True) from error
 
@@ -103,7 +105,13 @@ def insert_columns(conn: Connection, table: Table, columns: Mapping[str, list[An
 _ROWS = 50  # inserted by one statement
 
 
-def _as_bytearrays(values: list[Any]) -> list[Any]:
+def _bound(values: list[Any]) -> list[Any]:
+    """Values that the driver takes as they are.
+
+    Of bytes and of None it looks for an adapter, which takes as long as to insert them.
+    """
+    if type(values[0] if values else None) is not bytes:
+        return values
     return [bytearray(value) if type(value) is bytes else value for value in values]
 
 
@@ -222,8 +230,9 @@ def _begin(conn: Connection) -> None:
     # Setting one, even to what it is, has SQLite prepare every statement anew. The second cannot
     # be set within a transaction.
     for pragma, wanted in (("query_only", not writes), ("foreign_keys", not migrates)):
-        if driver.execute(f"PRAGMA {pragma}").fetchone() != (wanted,):
+        if conn.info.get(pragma) != wanted:
             driver.execute(f"PRAGMA {pragma} = {wanted:d}")
+            conn.info[pragma] = wanted
     driver.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
