@@ -49,7 +49,7 @@ from compliance.log import (
 )
 from compliance.merkle import HASH_BYTES, Frontier, NodeReader
 from compliance.note import Checkpoint, Signature, VerifierKey
-from compliance.store import packed
+from compliance.store import packed, tree_hashes
 from federated import _native
 
 MAX_FINDINGS = 1000
@@ -269,11 +269,10 @@ class _Tree:
     def _compare(self, level: int, first: int, built: U8) -> None:
         """Compare adjacent subtrees of a level with the stored hashes."""
         last = first + len(built) - 1
-        nodes = log_nodes.c
-        where = (nodes.level == level) & nodes.index.between(first, last)
-        found = packed(self.conn, [nodes.hash], where, [nodes.index])
-        if found != (len(built), [built.tobytes()]):
-            self._compare_each(level, first, built, where)
+        nodes = [(level, index) for index in range(first, last + 1)]
+        stored, _ = tree_hashes(self.conn, nodes, [])
+        if stored != dict(zip(nodes, as_bytes(built), strict=True)):
+            self._compare_each(level, first, built)
         if self.differing:
             self.differing = {
                 (below, index)
@@ -281,8 +280,10 @@ class _Tree:
                 if not (below == level - 1 and first <= index >> 1 <= last)
             }
 
-    def _compare_each(self, level: int, first: int, built: U8, where: ColumnElement[bool]) -> None:
-        query = select(*map(_as_it_is, (log_nodes.c.index, log_nodes.c.hash))).where(where)
+    def _compare_each(self, level: int, first: int, built: U8) -> None:
+        nodes = log_nodes.c
+        where = (nodes.level == level) & nodes.index.between(first, first + len(built) - 1)
+        query = select(*map(_as_it_is, (nodes.index, nodes.hash))).where(where)
         stored, present = np.zeros_like(built), np.zeros(len(built), np.bool_)
         values: dict[int, object] = {}
         for index, value in self.conn.execute(query):
