@@ -455,8 +455,8 @@ def _commit(
     root = commit_subtree(conn, _Leaves(nonces, records[order], references[order]))
     subtree = {"root": root.hex(), "size": len(changed)}
     entry = log.append(conn, "consent.import", {**body, "subtree": subtree}, time=time)
-    placed = changed.iloc[order].assign(entry=entry, position=range(len(changed)))
-    add(conn, consent_leaves, placed)
+    # In the order of consents, as their table and its index are.
+    add(conn, consent_leaves, changed.assign(entry=entry, position=np.argsort(order)))
     return entry
 
 

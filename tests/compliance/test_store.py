@@ -69,13 +69,20 @@ def test_a_new_file_is_private_durable_and_forgets_what_is_deleted(path):
     with read(open_store(f"sqlite:///{path}", create=True)) as conn:
         settings = {
             pragma: conn.exec_driver_sql(f"PRAGMA {pragma}").scalar()
-            for pragma in ("journal_mode", "synchronous", "foreign_keys", "secure_delete")
+            for pragma in (
+                "journal_mode",
+                "synchronous",
+                "foreign_keys",
+                "secure_delete",
+                "temp_store",
+            )
         }
     assert settings == {
         "journal_mode": "wal",
         "synchronous": 2,  # FULL
         "foreign_keys": 1,
         "secure_delete": 1,
+        "temp_store": 2,  # MEMORY: no copies outside the file
     }
     for file in path.parent.iterdir():
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
