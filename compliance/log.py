@@ -44,6 +44,7 @@ from federated import _native
 
 NONCE_BYTES = 16
 TILE = 8  # level of the lowest subtrees that are stored, of 256 leaves
+LARGEST = (1 << 63) - 1  # size that a database can name
 PAGE = 4096  # rows fetched at a time where a caller may ask for any number
 
 log_entries = Table(
@@ -242,21 +243,19 @@ class Log:
 
     def inclusion_proof(self, conn: Connection, index: int, size: int) -> list[bytes]:
         """Proof that entry `index` is in the tree of a size. Raises NotInLog."""
-        if not 0 <= index < size <= tree_size(conn):
-            raise NotInLog(
-                f"The log of size {size} has no entry {index}.", "Check the entry's number."
-            )
-        node = _reader(conn, merkle.inclusion_ranges(index, size))
-        return merkle.inclusion_proof(index, size, node)
+        if 0 <= index < size:
+            node = _within(conn, size, merkle.inclusion_ranges(index, size))
+            if node is not None:
+                return merkle.inclusion_proof(index, size, node)
+        raise NotInLog(f"The log of size {size} has no entry {index}.", "Check the entry's number.")
 
     def consistency_proof(self, conn: Connection, old: int, new: int) -> list[bytes]:
         """Proof that the tree of size `old` is a prefix of that of size `new`. Raises NotInLog."""
-        if not 0 <= old <= new <= tree_size(conn):
-            raise NotInLog(
-                f"The log has no sizes {old} and {new}, in this order.", "Check the sizes."
-            )
-        node = _reader(conn, merkle.consistency_ranges(old, new))
-        return merkle.consistency_proof(old, new, node)
+        if 0 <= old <= new:
+            node = _within(conn, new, merkle.consistency_ranges(old, new))
+            if node is not None:
+                return merkle.consistency_proof(old, new, node)
+        raise NotInLog(f"The log has no sizes {old} and {new}, in this order.", "Check the sizes.")
 
     def proof(self, conn: Connection, index: int) -> Proof:
         """Proof of an entry that others verify offline, under the latest checkpoint.
@@ -440,6 +439,24 @@ def hidden_hashes(conn: Connection, start: int, stop: int) -> list[tuple[int, by
     """What stands for entries [start, stop) where they are not shown: levels and hashes."""
     node = _reader(conn, [(start, stop)])
     return [(level, node(level, index)) for level, index in merkle.subtrees(start, stop)]
+
+
+def _within(conn: Connection, size: int, ranges: Sequence[Range]) -> NodeReader | None:
+    """As `_reader`, of ranges within a size; None if the log is smaller. Raises LogDamaged.
+
+    One query tells both: the hash of the last entry is read with the rest.
+    """
+    if size > LARGEST:
+        return None
+    last = (size - 1, size) if size else (0, 0)
+    node = _reader(conn, [*ranges, last])
+    try:
+        merkle.range_root(*last, node)
+    except LogDamaged:
+        if tree_size(conn) < size:
+            return None
+        raise
+    return node
 
 
 def _reader(conn: Connection, ranges: Sequence[Range]) -> NodeReader:

@@ -178,10 +178,10 @@ def test_roots_and_proofs_are_those_of_the_rfc(engine):
 def test_proofs_beyond_the_log_are_refused(engine):
     fill(engine, 4)
     with read(engine) as conn:
-        for index, size in [(4, 4), (0, 5), (-1, 4), (0, 0)]:
+        for index, size in [(4, 4), (0, 5), (-1, 4), (0, 0), (4, 5), (0, 1 << 63), (3, 1 << 70)]:
             with pytest.raises(NotInLog):
                 LOG.inclusion_proof(conn, index, size)
-        for old, new in [(0, 5), (3, 2), (-1, 4)]:
+        for old, new in [(0, 5), (3, 2), (-1, 4), (4, 5), (5, 5), (4, (1 << 63) - 1), (4, 1 << 70)]:
             with pytest.raises(NotInLog):
                 LOG.consistency_proof(conn, old, new)
         with pytest.raises(NotInLog):
